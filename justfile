@@ -1,0 +1,66 @@
+# Run these through ./justw, which first finds or makes the interpreter and the packages.
+
+set positional-arguments
+
+# List the recipes.
+[private]
+default:
+    @just --list --unsorted
+
+# Hold a recorded call with the agent, show its timeline.
+[no-cd]
+demo *ARGS:
+    @python -m threadline demo "$@"
+
+# Run the tests.
+test *ARGS: sounds
+    @env -u PYTHON_GIL python -X faulthandler -m pytest "$@"
+
+# Lint, formatting and types.
+check:
+    ruff check
+    ruff format --check
+    mypy
+
+# Mend lint and formatting.
+fmt:
+    ruff check --fix
+    ruff format
+
+# Measure: ring, asr or pacing.
+bench NAME *ARGS:
+    @shift && python -m "stress.bench.{{ NAME }}" "$@"
+
+# Answer calls.
+[no-cd]
+serve *ARGS:
+    @python -m threadline serve "$@"
+
+# Place a call: URL --wav FILE.
+[no-cd]
+call *ARGS:
+    @python -m threadline call "$@"
+
+# Say what this machine lacks, and what to do about it.
+[no-cd]
+doctor *ARGS:
+    @python -m threadline doctor "$@"
+
+# The models: list, fetch or verify.
+[no-cd]
+models *ARGS:
+    @python -m threadline models "$@"
+
+compile := "uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header"
+resolve := compile + " --python-platform linux --python-version 3.14"
+
+# Write the hashed pins in requirements/ anew; `pin --upgrade` takes the newest versions.
+pin *ARGS:
+    printf 'uv\nrust-just\n' | {{ compile }} "$@" -o requirements/tools.txt -
+    {{ resolve }} "$@" --all-extras -o requirements/dev.txt pyproject.toml
+    {{ resolve }} "$@" --extra local -c requirements/dev.txt -o requirements/run.txt pyproject.toml
+
+# The recorded speech that some tests need.
+[private]
+sounds:
+    @tests/sounds.sh
