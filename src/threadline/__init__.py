@@ -1,0 +1,1 @@
+"""Threadline: a voice-agent server for phone calls on free-threaded CPython."""

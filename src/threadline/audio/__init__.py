@@ -1,0 +1,1 @@
+"""Mu-law, levels, resampling, WAV files."""

@@ -1,0 +1,1 @@
+"""What carriers speak: sans-I/O codecs, from messages to events and back."""
