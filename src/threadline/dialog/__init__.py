@@ -1,0 +1,1 @@
+"""The conversation: facts in, orders out; who decides what to say."""

@@ -1,0 +1,44 @@
+"""Who decides what to say.
+
+A *local* brain answers on the spot and is pure: state and words in, state and answer out, so
+that a conversation can take an answer back which nobody heard. A *remote* one is a model behind
+a socket: the conversation orders an ``Ask`` and is fed with what comes back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What to say (never blank), and whether the call ends with it."""
+
+    text: str
+    hang_up: bool = False
+
+
+class LocalBrain[State](Protocol):
+    """A brain that answers at once. ``answer`` must neither block nor keep anything."""
+
+    @property
+    def greeting(self) -> str:
+        """Said when the call begins; blank: the caller speaks first."""
+        ...
+
+    def begin(self) -> State:
+        """The state of a new call: an immutable value."""
+        ...
+
+    def answer(self, state: State, words: str) -> tuple[State, Answer]:
+        """Answer what the caller said since the last answer that was heard."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteBrain:
+    """A model asked through a vendor."""
+
+    greeting: str
+    instructions: str

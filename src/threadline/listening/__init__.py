@@ -1,0 +1,1 @@
+"""Whether the caller speaks, and when a turn is over."""

@@ -1,0 +1,1 @@
+"""The model store, and the models that run on this machine."""

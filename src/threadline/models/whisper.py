@@ -1,0 +1,201 @@
+"""Whisper on one utterance, with a window as long as the utterance needs.
+
+Whisper was trained on windows of 30 seconds, and the usual decoders pad every clip to that length:
+a caller's "yes, please" costs as much in the encoder as half a minute of speech. The encoder
+accepts any shorter window. What a short one loses is the long silence that tells the decoder that
+the speaker has finished; below about ten seconds it often says the sentence again. So the window
+is the utterance plus a margin, and never below `SHORTEST`; a text that looks like a loop is decoded
+once more in the full window. The figures behind each constant come from
+``python -m stress.bench.asr``.
+
+Numerals stay as Whisper writes them ("press 1"): whoever reads the text reads both.
+
+Importing ctranslate2 turns the GIL on for the rest of the process, so it happens inside
+`WhisperDecoder` and nowhere else; in a server, that object lives in a child process.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from threadline.errors import ConfigError, ModelError
+
+RATE = 16_000
+"""Samples a second that Whisper wants."""
+
+HOP = 160
+"""Samples of one feature frame: 10 ms. The encoder halves them, so windows are even."""
+
+FULL = 3_000
+"""Frames of the window that Whisper was trained on, and the longest that it takes: 30 s."""
+
+SHORTEST = 1_000
+"""Frames of the shortest window: 10 s."""
+
+MARGIN = 100
+"""Frames after the end of the utterance, at least: 1 s."""
+
+DOUBT = -1.0
+"""Mean log-probability of a token, below which a text is not to be believed. Noise, tones and
+silence give -1.5 to -2.6 here; the recorded prompts, one-word ones included, stay above -1."""
+
+REPETITIVE = 2.4
+"""Length of the text over its zlib length, above which it says the same again and again."""
+
+_LOOP = 3  # tokens of the shortest phrase whose immediate repetition counts as a loop
+_SHORTEST_AUDIO = RATE // 10  # nothing shorter than this holds a word
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What was said. ``text`` is empty when nothing was, or nothing that can be believed."""
+
+    text: str
+    seconds: float  # of audio
+    no_speech: float  # probability, by the model, that nobody speaks: 0..1
+    avg_logprob: float  # mean natural log-probability of a token; 0 is certain
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One run of the decoder."""
+
+    text: str
+    tokens: Sequence[int]
+    no_speech: float
+    avg_logprob: float
+    finished: bool  # it ended by itself, not at the cap on tokens
+
+    @property
+    def looks_looped(self) -> bool:
+        return not self.finished or repeats(self.tokens) or compression(self.text) > REPETITIVE
+
+    @property
+    def believable(self) -> bool:
+        """Not a loop that went on until the cap, and not what Whisper makes of silence."""
+        if compression(self.text) > REPETITIVE:
+            return False
+        return self.avg_logprob >= DOUBT
+
+
+class WhisperDecoder:
+    """The model, loaded (about a second, 150 MB). Not thread-safe.
+
+    ``folder`` holds ``model.bin``, ``config.json``, ``tokenizer.json`` and ``vocabulary.txt``;
+    ``threads`` is how many cores one decode may use; ``language`` is Whisper's code, like "en".
+    Raises ModelError for a folder that cannot be loaded, ConfigError for an unknown language.
+    """
+
+    def __init__(self, folder: str | Path, *, threads: int, language: str) -> None:
+        from faster_whisper import WhisperModel
+        from faster_whisper.tokenizer import Tokenizer
+        from faster_whisper.transcribe import get_suppressed_tokens
+
+        try:
+            whisper = WhisperModel(
+                str(folder), device="cpu", compute_type="int8", cpu_threads=threads
+            )
+        except (RuntimeError, OSError, ValueError) as error:
+            raise ModelError(
+                f"The recogniser cannot load its model from {folder} ({error}): "
+                "run `threadline models verify`."
+            ) from error
+        try:
+            self._tokenizer: Any = Tokenizer(
+                whisper.hf_tokenizer,
+                whisper.model.is_multilingual,
+                task="transcribe",
+                language=language,
+            )
+        except ValueError as error:
+            raise ConfigError(
+                f"asr.language is {language!r}, which Whisper does not know: "
+                'give a code like "en" or "de".'
+            ) from error
+        self._features: Any = whisper.feature_extractor
+        self._encode: Any = whisper.encode
+        self._generate: Any = whisper.model.generate
+        # Tags like [MUSIC] and the model's own control tokens are never part of an answer.
+        self._suppressed = list(get_suppressed_tokens(self._tokenizer, [-1]))
+        self._prompt = [*self._tokenizer.sot_sequence, self._tokenizer.no_timestamps]
+
+    def decode(self, audio: NDArray[np.float32]) -> Transcript:
+        """The text of one utterance: (n,) samples in -1..1 at 16 kHz, up to 30 s.
+
+        What lies beyond 30 s is not heard, so callers cut before. Feed it only what a VAD called
+        speech: a recogniser that is given silence invents text, and the thresholds here catch
+        most of that, not all.
+        """
+        seconds = len(audio) / RATE
+        if len(audio) < _SHORTEST_AUDIO:
+            return Transcript("", seconds, 1.0, 0.0)
+        features = self._features(audio)[:, :FULL]
+        attempt = self._attempt(features, window(features.shape[1]))
+        if attempt.looks_looped:
+            attempt = self._attempt(features, FULL)
+        text = attempt.text if attempt.believable else ""
+        return Transcript(text, seconds, attempt.no_speech, attempt.avg_logprob)
+
+    def _attempt(self, features: NDArray[np.float32], frames: int) -> _Attempt:
+        """Decode ``features`` (80, T) in a window of ``frames`` >= T, greedily.
+
+        The rest of the window is zeros in the features, not silence in the samples: in short
+        windows the latter repeats itself four times as often.
+        """
+        padded = np.zeros((features.shape[0], frames), dtype=np.float32)
+        padded[:, : features.shape[1]] = features
+        cap = most_tokens(features.shape[1])
+        result = self._generate(
+            self._encode(padded),
+            [self._prompt],
+            beam_size=1,
+            max_length=len(self._prompt) + cap,
+            suppress_tokens=self._suppressed,
+            return_scores=True,
+            return_no_speech_prob=True,
+        )[0]
+        tokens = result.sequences_ids[0]
+        return _Attempt(
+            text=self._tokenizer.decode(tokens).strip(),
+            tokens=tokens,
+            no_speech=result.no_speech_prob,
+            # The score is the mean over the tokens; the end token is one more that was scored.
+            avg_logprob=result.scores[0] * len(tokens) / (len(tokens) + 1),
+            finished=len(tokens) < cap,
+        )
+
+
+def window(frames: int) -> int:
+    """Frames of the encoder's window for an utterance of so many frames: even, at most `FULL`."""
+    wanted = max(frames + MARGIN, SHORTEST)
+    return min(wanted + wanted % 2, FULL)
+
+
+def most_tokens(frames: int) -> int:
+    """Tokens that so many frames of speech can hold. Fast speech has about seven a second."""
+    return 8 + frames // 10
+
+
+def repeats(tokens: Sequence[int]) -> bool:
+    """Whether some phrase of three tokens or more is said again right after itself.
+
+    People do repeat themselves, so this only asks for a second opinion.
+    """
+    return any(
+        tokens[at : at + size] == tokens[at + size : at + 2 * size]
+        for size in range(_LOOP, len(tokens) // 2 + 1)
+        for at in range(len(tokens) - 2 * size + 1)
+    )
+
+
+def compression(text: str) -> float:
+    """Bytes of the text over bytes of its zlib stream: ordinary speech stays below two."""
+    data = text.encode("utf-8")
+    return len(data) / len(zlib.compress(data))

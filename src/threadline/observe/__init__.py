@@ -1,0 +1,1 @@
+"""Measurements: histograms, metrics, turns, reports, pictures."""

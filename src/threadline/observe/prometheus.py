@@ -1,0 +1,122 @@
+"""The metrics page: samples in, Prometheus text out.
+
+Names follow Prometheus's conventions: ``threadline_`` first, base units (seconds, bytes), a
+counter ends in ``_total``. Histograms are kept in ms here, so their samples say
+``scale=1e-3`` and a name in ``_seconds``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+from .histogram import Histogram
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+"""What `render` returns, for the HTTP header."""
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+_FAMILIES = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value of one metric. Samples of one name need not stand together.
+
+    `name` is the full name as it will be read. Samples of one name have the same kind, help and
+    label names. What is sent is `value` times `scale`.
+    """
+
+    name: str
+    help: str
+    kind: Kind
+    labels: Mapping[str, str]
+    value: float | Histogram
+    scale: float = 1.0
+
+
+def counter(name: str, help_text: str, value: float, **labels: str) -> Sample:
+    """A count that only rises; `name` ends in ``_total``."""
+    return Sample(name, help_text, "counter", labels, value)
+
+
+def gauge(name: str, help_text: str, value: float, **labels: str) -> Sample:
+    """A value that goes up and down."""
+    return Sample(name, help_text, "gauge", labels, value)
+
+
+def milliseconds(name: str, help_text: str, value: Histogram, **labels: str) -> Sample:
+    """A histogram kept in ms, sent in s; `name` ends in ``_seconds``."""
+    return Sample(name, help_text, "histogram", labels, value, 1e-3)
+
+
+def render(samples: Iterable[Sample]) -> bytes:
+    """The page, metrics in the order in which their names first appear.
+
+    Raises:
+        ValueError: a name or a kind that breaks the conventions, or that disagrees with an
+            earlier sample of that name: a defect of whoever made the sample.
+    """
+    page = _Page()
+    for sample in samples:
+        page.add(sample)
+    return generate_latest(page)
+
+
+class _Page:
+    """Metric families by name, in the shape of a prometheus_client collector."""
+
+    def __init__(self) -> None:
+        self._families: dict[str, tuple[Kind, tuple[str, ...], Metric]] = {}
+
+    def collect(self) -> Iterable[Metric]:
+        return [metric for _, _, metric in self._families.values()]
+
+    def add(self, sample: Sample) -> None:
+        labels = tuple(sample.labels)
+        known = self._families.get(sample.name)
+        if known is None:
+            _check_name(sample)
+            metric = _FAMILIES[sample.kind](sample.name, sample.help, labels=labels)
+            self._families[sample.name] = sample.kind, labels, metric
+        else:
+            kind, names, metric = known
+            if (kind, names) != (sample.kind, labels):
+                raise ValueError(f"{sample.name} is a {kind} labelled {names}, not as in {sample}")
+        values = list(sample.labels.values())
+        if isinstance(metric, HistogramMetricFamily):
+            metric.add_metric(values, *_buckets(sample))
+        elif isinstance(sample.value, Histogram):
+            raise ValueError(f"{sample.name}: a histogram cannot be sent as a {sample.kind}")
+        elif isinstance(metric, CounterMetricFamily | GaugeMetricFamily):
+            metric.add_metric(values, sample.value * sample.scale)
+
+
+def _check_name(sample: Sample) -> None:
+    if not sample.name.startswith("threadline_"):
+        raise ValueError(f"a metric's name begins with threadline_: {sample.name}")
+    if (sample.kind == "counter") != sample.name.endswith("_total"):
+        raise ValueError(f"a counter ends in _total, and nothing else does: {sample.name}")
+
+
+def _buckets(sample: Sample) -> tuple[list[tuple[str, float]], float]:
+    """Cumulative counts by upper bound, and the sum."""
+    if not isinstance(sample.value, Histogram):
+        raise ValueError(f"{sample.name}: a histogram's value is a Histogram, not {sample.value}")
+    seen = sample.value.snapshot()
+    bounds = [f"{bound * sample.scale:.6g}" for bound in seen.bounds]  # 0.0608 * 1e-3 has a tail
+    return list(zip([*bounds, "+Inf"], seen.cumulative(), strict=True)), seen.sum * sample.scale

@@ -1,0 +1,1 @@
+"""From text to clauses, and from marks to what was heard."""

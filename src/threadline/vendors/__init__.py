@@ -1,0 +1,1 @@
+"""Request and event codecs of vendors, without their sockets."""
