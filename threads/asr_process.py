@@ -1,0 +1,427 @@
+"""The recogniser, kept out of this process or not: starts, feeds, watches and replaces workers.
+
+Used by one thread, `asr`, which alone owns everything here: no locks. It polls `filenos`, calls
+`start` once, `tick` when `next_deadline` is due and `collect` when something is readable. `now` is
+`time.monotonic()`, in seconds. The system ends a worker process together with the thread that
+started it.
+
+A worker runs `asr_worker.recognise_forever`, in a child process or in a thread called
+`asr-decode`; the loop and the messages are the same. Native code that crashes or hangs in a child
+costs one attempt: the child is replaced, and its utterance is tried once more while its deadline
+allows. A thread cannot be killed; one that hangs gets no further job until it answers.
+
+Audio travels in a memfd that parent and children map. It has one room per worker, which a job
+keeps until it is answered, through a retry on another worker too. It has no name, so nothing
+is left behind however the processes end.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from collections import deque
+from collections.abc import Buffer, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from ..audio import mulaw
+from .asr_worker import MAX_MESSAGE, recognise_forever
+from .gil import Placement
+
+WHISPER = "threadline.models.whisper:WhisperDecoder"
+ROOM = 30 * mulaw.RATE  # bytes of one job's audio; longer utterances are cut here
+ATTEMPTS = 2  # of one job: the first and one retry
+BACKOFF_SECONDS = 0.1, 5.0  # before a dead worker is replaced: first, and longest
+START_SECONDS = 60.0  # for a worker to load its model
+TAIL = 4_096  # bytes kept of what a child prints
+
+
+class Log(Protocol):
+    """What is needed of a logger."""
+
+    def info(self, event: str, /, **fields: object) -> object:
+        """A thing that happened."""
+
+    def error(self, event: str, /, **fields: object) -> object:
+        """A thing somebody should look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one job ended."""
+
+    job: int
+    text: str | None  # None: not recognised, and `reason` says why
+    reason: str = ""
+    seconds: float = 0.0  # spent decoding, in the attempt that answered
+    attempts: int = 1
+    cut: bool = False  # the audio was longer than `ROOM`
+
+
+@dataclass(slots=True)
+class _Job:
+    job: int
+    room: int
+    length: int
+    cut: bool
+    deadline: float
+    attempts: int = 0
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One worker, through all its lives."""
+
+    state: Literal["down", "starting", "idle", "busy", "stuck"] = "down"
+    due: float = 0.0  # down: when to start; starting: when to give up
+    backoff: float = BACKOFF_SECONDS[0]
+    sock: socket.socket | None = None
+    process: subprocess.Popen[bytes] | None = None
+    thread: threading.Thread | None = None
+    output: int = -1  # read end of a child's stdout and stderr
+    tail: bytearray = field(default_factory=bytearray)
+    job: _Job | None = None
+
+
+class Recogniser:
+    """`workers` decoders behind one small interface. One owner thread; nothing here blocks.
+
+    `decoder` is `package.module:callable`, called in the worker with `options` (JSON values) as
+    keywords. `deadline_seconds` is what a job gets when `submit` names no deadline.
+    """
+
+    def __init__(
+        self,
+        options: Mapping[str, object],
+        log: Log,
+        *,
+        decoder: str = WHISPER,
+        workers: int = 1,
+        placement: Placement = "process",
+        deadline_seconds: float = 8.0,
+    ) -> None:
+        self.failed = ""  # why no worker could start; empty once one is ready
+        self.restarts = 0
+        self._decoder = decoder
+        self._options = dict(options)
+        self._placement = placement
+        self._deadline_seconds = deadline_seconds
+        self._log = log
+        self._workers = [_Worker() for _ in range(workers)]
+        self._jobs: list[_Job] = []  # in flight; at most one per worker
+        self._again: deque[_Job] = deque()  # those of them that wait for another worker
+        self._results: list[Result] = []
+        self._unreaped: list[subprocess.Popen[bytes]] = []
+        self._poll = select.epoll()
+        self._fd = os.memfd_create("threadline-asr", os.MFD_CLOEXEC)
+        os.ftruncate(self._fd, workers * ROOM)
+        self._arena = mmap.mmap(self._fd, workers * ROOM)
+
+    # -- what the asr thread calls -----------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the workers. They load their model meanwhile; `ready` tells when one has."""
+        self.tick(time.monotonic())
+
+    def submit(self, job: int, audio: Buffer, now: float, deadline: float | None = None) -> bool:
+        """Decode this mu-law audio, to be answered by `deadline`. False: no worker is free.
+
+        The audio is copied before this returns. `job` must not be in flight already.
+        """
+        assert all(job != other.job for other in self._jobs), f"job {job} is in flight already"
+        self._dispatch(now)
+        worker = self._idle()
+        taken = {other.room for other in self._jobs}
+        room = next((room for room in range(len(self._workers)) if room not in taken), None)
+        if worker is None or room is None:
+            return False
+        with memoryview(audio).cast("B") as codes:
+            length = min(len(codes), ROOM)
+            self._arena[room * ROOM : room * ROOM + length] = codes[:length]
+            cut = len(codes) > length
+        if deadline is None:
+            deadline = now + self._deadline_seconds
+        order = _Job(job, room, length, cut, deadline)
+        self._jobs.append(order)
+        self._send(worker, order, now)
+        return True
+
+    def collect(self, now: float) -> list[Result]:
+        """Whatever has ended since the last call. Never blocks."""
+        for worker in self._workers:
+            self._hear(worker, now)
+        self._dispatch(now)
+        results, self._results = self._results, []
+        return results
+
+    def tick(self, now: float) -> None:
+        """Start the workers that are due, end what is past its deadline; `collect` then tells."""
+        self._unreaped = [process for process in self._unreaped if process.poll() is None]
+        for job in [job for job in self._jobs if job.deadline <= now]:
+            self._finish(job, None, "not recognised before its deadline")
+        for worker in self._workers:
+            if worker.job is not None and worker.job not in self._jobs:
+                self._give_up(worker, now)
+            elif worker.state == "starting" and worker.due <= now:
+                self._end(worker, now, f"it was not ready after {START_SECONDS:g} s")
+            elif worker.state == "down" and worker.due <= now:
+                self._start(worker, now)
+
+    def next_deadline(self) -> float | None:
+        """When `tick` has something to do. None: not before something is readable."""
+        times = [job.deadline for job in self._jobs]
+        times += [worker.due for worker in self._workers if worker.state in ("down", "starting")]
+        return min(times, default=None)
+
+    def filenos(self) -> tuple[int, ...]:
+        """What to poll for reading: the same for as long as this recogniser lives."""
+        return (self._poll.fileno(),)
+
+    @property
+    def ready(self) -> bool:
+        """Some worker has its model loaded."""
+        return any(worker.state in ("idle", "busy") for worker in self._workers)
+
+    @property
+    def pids(self) -> list[int]:
+        """Process numbers of the workers; none for those that are threads."""
+        return [worker.process.pid for worker in self._workers if worker.process]
+
+    def close(self, timeout: float) -> None:
+        """End the workers within about `timeout` seconds: politely, then SIGTERM, then SIGKILL.
+
+        Blocks. A thread that hangs is left behind; it is a daemon. Call it once, last.
+        """
+        began = time.monotonic()
+        for worker in self._workers:
+            if worker.sock:
+                with suppress(OSError):
+                    worker.sock.shutdown(socket.SHUT_RDWR)
+            if worker.process and worker.state == "starting":  # deaf until its model is loaded
+                worker.process.terminate()
+        for share, number in ((0.5, signal.SIGTERM), (0.8, signal.SIGKILL), (1.0, None)):
+            until = began + share * timeout
+            for process in (*self._unreaped, *(w.process for w in self._workers if w.process)):
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.01, until - time.monotonic()))
+                if process.returncode is None and number is not None:
+                    process.send_signal(number)
+        for worker in self._workers:
+            if worker.thread:
+                worker.thread.join(max(0.0, began + timeout - time.monotonic()))
+            self._forget(worker)
+        self._poll.close()
+        self._arena.close()
+        os.close(self._fd)
+
+    # -- jobs --------------------------------------------------------------------------------
+
+    def _idle(self) -> _Worker | None:
+        return next((worker for worker in self._workers if worker.state == "idle"), None)
+
+    def _dispatch(self, now: float) -> None:
+        """Retries go first."""
+        while self._again and (worker := self._idle()):
+            self._send(worker, self._again.popleft(), now)
+
+    def _send(self, worker: _Worker, job: _Job, now: float) -> None:
+        assert worker.sock, "a worker without a socket was taken for idle"
+        worker.state, worker.job = "busy", job
+        job.attempts += 1
+        message = {"job": job.job, "at": job.room * ROOM, "length": job.length}
+        try:
+            worker.sock.send(json.dumps(message).encode())
+        except OSError as error:  # it died idle, and nobody has looked yet
+            self._end(worker, now, f"it took no job ({error.strerror})")
+
+    def _finish(self, job: _Job, text: str | None, reason: str = "", seconds: float = 0.0) -> None:
+        self._jobs.remove(job)
+        if job in self._again:
+            self._again.remove(job)
+        self._results.append(Result(job.job, text, reason, seconds, job.attempts, job.cut))
+
+    def _give_up(self, worker: _Worker, now: float) -> None:
+        """Its job is past the deadline and it is still at it."""
+        worker.job = None
+        if worker.process:
+            self._end(worker, now, "it did not answer before the deadline")
+        else:
+            worker.state = "stuck"
+
+    # -- workers -----------------------------------------------------------------------------
+
+    def _start(self, worker: _Worker, now: float) -> None:
+        worker.state, worker.due = "starting", now + START_SECONDS
+        try:
+            worker.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            worker.sock.setblocking(False)
+            self._poll.register(worker.sock, select.EPOLLIN)
+            if self._placement == "thread":
+                self._start_thread(worker, theirs)
+            else:
+                with theirs:
+                    self._start_process(worker, theirs.fileno())
+        except (OSError, RuntimeError) as error:  # out of processes, threads or descriptors
+            self._end(worker, now, f"it could not be started ({error})")
+
+    def _start_thread(self, worker: _Worker, sock: socket.socket) -> None:
+        worker.thread = threading.Thread(
+            target=recognise_forever,
+            args=(sock, self._fd, self._decoder, self._options),
+            name="asr-decode",
+            daemon=True,
+        )
+        worker.thread.start()
+
+    def _start_process(self, worker: _Worker, sock: int) -> None:
+        order = {
+            "decoder": self._decoder,
+            "options": self._options,
+            "sock": sock,
+            "arena": self._fd,
+            "parent": os.getpid(),
+        }
+        # The model's extension would turn the GIL on anyway, with a warning.
+        free = sysconfig.get_config_var("Py_GIL_DISABLED")
+        environ = {key: value for key, value in os.environ.items() if key != "PYTHON_GIL"}
+        environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        worker.output, said = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            os.set_blocking(said, True)
+            worker.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    *(("-X", "gil=1") if free else ()),
+                    *("-P", "-m", f"{__package__}.asr_worker", json.dumps(order)),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                pass_fds=(sock, self._fd),
+                env=environ,
+                process_group=0,  # a Ctrl-C in the terminal is for the server, which drains
+            )
+        finally:
+            os.close(said)
+        self._poll.register(worker.output, select.EPOLLIN)
+
+    def _hear(self, worker: _Worker, now: float) -> None:
+        """Take a worker's messages, and what it printed, for as long as it lives."""
+        while worker.sock:
+            self._read_output(worker)
+            try:
+                message = worker.sock.recv(MAX_MESSAGE)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:  # ended with a job unread
+                message = b""
+            if not message:
+                self._end(worker, now, "it ended")
+            elif not self._take(worker, message):
+                self._end(worker, now, "it sent a message that makes no sense")
+
+    def _take(self, worker: _Worker, message: bytes) -> bool:
+        """One message. False when a sound worker would not have sent it."""
+        try:
+            match json.loads(message):
+                case {"ready": float(seconds)} if worker.state == "starting":
+                    worker.state, self.failed = "idle", ""
+                    self._log.info("recogniser ready", pid=_pid(worker), seconds=seconds)
+                case {"failed": str(sentence)} if worker.state == "starting":
+                    self.failed = sentence
+                case {"job": _} if worker.state == "stuck":
+                    worker.state = "idle"  # late, but alive; its job was given up
+                case {
+                    "job": int(job),
+                    "text": str() | None as text,
+                    "error": str(error),
+                    "seconds": float(seconds),
+                } if worker.job and worker.job.job == job:
+                    self._answered(worker, worker.job, text, error, seconds)
+                case _:
+                    return False
+        except ValueError, RecursionError:  # not UTF-8, not JSON, or nested without end
+            return False
+        return True
+
+    def _answered(
+        self, worker: _Worker, job: _Job, text: str | None, error: str, seconds: float
+    ) -> None:
+        worker.state, worker.job, worker.backoff = "idle", None, BACKOFF_SECONDS[0]
+        if text is None:
+            self._log.error("utterance not decoded", reason=error, said=_said(worker))
+        worker.tail.clear()
+        self._finish(job, text, error, seconds)
+
+    def _read_output(self, worker: _Worker) -> None:
+        """Keep the last of what a child printed; a full pipe would stop it."""
+        while worker.output >= 0:
+            try:
+                piece = os.read(worker.output, 65_536)
+            except BlockingIOError:
+                return
+            if not piece:
+                self._close_output(worker)
+            worker.tail += piece
+            del worker.tail[:-TAIL]
+
+    def _close_output(self, worker: _Worker) -> None:
+        if worker.output >= 0:
+            os.close(worker.output)  # which takes it out of the epoll set too
+            worker.output = -1
+
+    def _end(self, worker: _Worker, now: float, why: str) -> None:
+        """A worker is dead or as good as: bury it, say so once, replace it after a pause."""
+        if worker.process:
+            worker.process.kill()
+            try:
+                worker.process.wait(0.5)
+            except subprocess.TimeoutExpired:
+                self._unreaped.append(worker.process)
+        self._read_output(worker)
+        self._log.error(
+            "recogniser worker ended",
+            why=why,
+            pid=_pid(worker),
+            status=worker.process and worker.process.returncode,
+            again_in=worker.backoff,
+            said=_said(worker),
+        )
+        if worker.state == "starting":
+            self.failed = self.failed or f"The recogniser cannot start: {why}."
+        job = worker.job
+        self._forget(worker)
+        self.restarts += 1
+        worker.due = now + worker.backoff
+        worker.backoff = min(2 * worker.backoff, BACKOFF_SECONDS[1])
+        if job is not None and job.attempts < ATTEMPTS:
+            self._again.append(job)
+        elif job is not None:
+            self._finish(job, None, "the recogniser crashed on it twice")
+
+    def _forget(self, worker: _Worker) -> None:
+        if worker.sock:
+            worker.sock.close()
+        self._close_output(worker)
+        worker.sock = worker.process = worker.thread = worker.job = None
+        worker.state = "down"
+        worker.tail.clear()
+
+
+def _pid(worker: _Worker) -> int | None:
+    return worker.process.pid if worker.process else None
+
+
+def _said(worker: _Worker) -> str:
+    """The end of what a child printed: a traceback becomes one field of one record."""
+    return worker.tail.decode(errors="replace").strip()

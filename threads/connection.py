@@ -1,0 +1,380 @@
+"""One caller's socket. Runs on the `io-calls` thread and nowhere else.
+
+`Doorway` reads the head of whatever connects and decides: a carrier's WebSocket becomes a `Leg`,
+anything else is one HTTP request with one answer. Both are asyncio protocols without a task of
+their own: bytes in, bytes out, one dictionary of live legs in `io_calls.py`.
+
+Bounds on what a peer may take of us: the handshake's time, the head's and the body's size, a
+message's size, the unsent bytes of a peer that has stopped reading, and the silence of one that
+has stopped sending. Each ends the connection with a reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
+
+import h11
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+
+from ..errors import ProtocolError
+from ..talking.heard import mark_name
+from ..wire.events import Audio, Digit, Ended, MarkEchoed, Started
+from ..wire.twilio import TwilioLeg
+from .calls import END_OF_CLAUSE, END_OF_REPLY, FRAME, Call
+from .messages import CallOpened, DigitPressed, FirstFrame, MarkReturned, PlaybackCut
+from .reply import end_mark
+
+if TYPE_CHECKING:
+    from .io_calls import IoCalls
+
+MAX_HEAD_BYTES = 16_384
+MAX_BODY_BYTES = 65_536
+CLOSING_SECONDS = 2.0
+STREAM_PATH = "/twilio"
+
+
+class Doorway(asyncio.Protocol):
+    """A new connection, until it is known what it wants."""
+
+    def __init__(self, io: IoCalls) -> None:
+        self._io = io
+        self._head = bytearray()
+        self._http: h11.Connection | None = None
+        self._request: h11.Request | None = None
+        self._body = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the clock of the handshake."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._timer = self._io.loop.call_later(
+            self._io.config.handshake_seconds, self._transport.abort
+        )
+        self._io.doorways.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The peer went away, or had its answer."""
+        self._timer.cancel()
+        self._io.doorways.discard(self)
+
+    def abort(self) -> None:
+        """The server is stopping."""
+        self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Collect the head; then hand over, or answer."""
+        if self._http is not None:
+            self._feed_http(data)
+            return
+        self._head += data
+        end = self._head.find(b"\r\n\r\n")
+        if end < 0:
+            if len(self._head) > MAX_HEAD_BYTES:
+                self._transport.abort()
+            return
+        head = bytes(self._head[:end]).lower()
+        target = head.split(b"\r\n", 1)[0].split(b" ")[1:2]
+        if target and target[0].split(b"?")[0] == STREAM_PATH.encode() and b"\nupgrade:" in head:
+            self._become_leg()
+            return
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self._feed_http(bytes(self._head))
+
+    def _become_leg(self) -> None:
+        self._timer.cancel()
+        self._io.doorways.discard(self)
+        leg = Leg(self._io)
+        self._transport.set_protocol(leg)
+        leg.connection_made(self._transport)
+        leg.data_received(bytes(self._head))
+
+    def _feed_http(self, data: bytes) -> None:
+        assert self._http is not None, "data_received made it"
+        self._http.receive_data(data)
+        try:
+            while (event := self._http.next_event()) is not h11.NEED_DATA:
+                if isinstance(event, h11.Request):
+                    self._request = event
+                elif isinstance(event, h11.Data):
+                    self._body += event.data
+                    if len(self._body) > MAX_BODY_BYTES:
+                        self._answer(413, "text/plain", b"The body is too large.\n")
+                        return
+                else:
+                    self._route()
+                    return
+        except h11.RemoteProtocolError as error:
+            self._answer(error.error_status_hint, "text/plain", f"{error}\n".encode())
+
+    def _route(self) -> None:
+        request = self._request
+        if request is None:  # the peer closed before it asked anything
+            self._transport.abort()
+            return
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers
+        }
+        self._answer(
+            *self._io.answer(
+                request.method.decode("ascii"),
+                request.target.decode("latin-1"),
+                headers,
+                bytes(self._body),
+            )
+        )
+
+    def _answer(self, status: int, kind: str, body: bytes) -> None:
+        """One answer, and the connection closes."""
+        http = self._http
+        assert http is not None, "only asked after a request"
+        if http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self._transport.abort()
+            return
+        head = [
+            ("Content-Type", kind),
+            ("Content-Length", str(len(body))),
+            ("Connection", "close"),
+        ]
+        out = http.send(h11.Response(status_code=status, headers=head)) or b""
+        out += http.send(h11.Data(data=body)) or b""
+        out += http.send(h11.EndOfMessage()) or b""
+        self._transport.write(out)
+        self._transport.close()
+
+
+class Leg(asyncio.Protocol):
+    """One carrier stream: the WebSocket, the wire protocol, and what is on its way to the ear.
+
+    `pump` is the only place from which audio reaches a caller.
+    """
+
+    def __init__(self, io: IoCalls) -> None:
+        self._io = io
+        self._ws = ServerProtocol(max_size=io.config.max_message_bytes)
+        self._wire = TwilioLeg()
+        self._message = bytearray()  # of a fragmented message
+        self._rest = b""  # of caller audio, less than a frame
+        self.call: Call | None = None  # reserved at the upgrade, live from `start`
+        self.generation = 0
+        self.call_id = ""
+        self.epoch = 0  # the newest epoch that the carrier has been cleared for
+        self._clause = 0
+        self._clause_frames = 0
+        self._sounding = False  # the carrier may still hold audio of ours
+        self.since = self.heard = time.monotonic()
+        self.closed = False
+
+    # -- the socket -----------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Bound what may wait to be sent."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=self._io.config.max_write_bytes)
+        self._io.legs.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Whoever closed it: the call is over."""
+        self.end("the caller's connection was lost")
+        self._io.legs.discard(self)
+
+    def pause_writing(self) -> None:
+        """The write buffer is full: nobody reads at the other end."""
+        self.drop(f"the peer stopped reading, {self._io.config.max_write_bytes} bytes are unsent")
+        self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the WebSocket."""
+        self._io.working_on(self)
+        self._ws.receive_data(data)
+        for event in self._ws.events_received():
+            if isinstance(event, Request):
+                self._shake_hands(event)
+            elif isinstance(event, Frame):
+                self._frame(event)
+        if self._ws.parser_exc is not None:
+            self.end(f"the peer broke the WebSocket protocol: {self._ws.parser_exc}")
+        self._flush()
+
+    def eof_received(self) -> None:
+        """The peer has closed its side."""
+        self._ws.receive_eof()
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._transport.is_closing():
+            return
+        for data in self._ws.data_to_send():
+            if data:
+                self._transport.write(data)
+            else:
+                self._transport.close()  # what is buffered is still sent
+        if self._ws.close_expected():
+            self._io.loop.call_later(CLOSING_SECONDS, self._transport.abort)
+
+    def _shake_hands(self, request: Request) -> None:
+        refusal = self._io.admit(self, request.path, dict(request.headers.raw_items()))
+        if refusal is None:
+            self._ws.send_response(self._ws.accept(request))
+        else:
+            status, reason = refusal
+            self._ws.send_response(self._ws.reject(status, f"{reason}\n"))
+
+    def _frame(self, frame: Frame) -> None:
+        if self.closed:
+            return
+        if frame.opcode is Opcode.CLOSE:
+            self.end("the carrier closed the stream")
+        elif frame.opcode in (Opcode.TEXT, Opcode.CONT):
+            if not frame.fin or self._message:
+                self._message += frame.data
+                if frame.fin:
+                    whole, self._message = bytes(self._message), bytearray()
+                    self._text(whole)
+            else:
+                self._text(bytes(frame.data))
+        elif frame.opcode is Opcode.BINARY:
+            self.drop("the peer sent a binary message, and this protocol is text only")
+
+    def _text(self, data: bytes) -> None:
+        try:
+            event = self._wire.receive(data.decode())
+        except UnicodeDecodeError:
+            self.drop("the peer sent text that is not UTF-8")
+            return
+        except ProtocolError as error:
+            self.drop(str(error))
+            return
+        match event:
+            case Audio(payload):
+                self._listen(payload)
+            case MarkEchoed(name):
+                self._mark(name)
+            case Started(_, call_id, parameters):
+                self._start(call_id, parameters)
+            case Digit(digit):
+                call = self._live()
+                self._io.to_reply.put(DigitPressed(call.slot, self.generation, digit))
+            case Ended():
+                self.end("the caller hung up")
+                self._ws.send_close(1000)
+
+    # -- the call -------------------------------------------------------------------------------
+
+    def _live(self) -> Call:
+        assert self.call is not None, "the wire protocol allows nothing before start"
+        return self.call
+
+    def _start(self, call_id: str, parameters: Mapping[str, str]) -> None:
+        call = self._live()
+        self.call_id = call_id
+        call.generation.at += 1  # odd: live
+        self.generation = call.generation.at
+        self.epoch = call.epoch.at
+        self._io.to_reply.put(CallOpened(call.slot, self.generation, call_id, parameters))
+
+    def _listen(self, payload: bytes) -> None:
+        """Caller audio, any length, in frames to vad."""
+        call = self._live()
+        now = time.monotonic_ns()
+        self.heard = now / 1e9
+        audio = self._rest + payload if self._rest else payload
+        whole = len(audio) - len(audio) % FRAME
+        for at in range(0, whole, FRAME):
+            call.heard.push(self.generation, 0, 0, 0, now, audio[at : at + FRAME])
+        self._rest = audio[whole:]
+        self._io.wake_vad()
+
+    def _mark(self, name: str) -> None:
+        """A mark came back. One of an older epoch was flushed by our clear, or might have been."""
+        call = self._live()
+        epoch, _, what = name.partition(".")
+        if epoch != str(self.epoch):
+            return
+        if what == "end":
+            self._sounding = False
+        self._io.to_reply.put(MarkReturned(call.slot, self.generation, name))
+
+    def pump(self) -> None:
+        """Send what is due, unless the caller has taken the floor.
+
+        `epoch` is loaded once, and `self.epoch` only rises here, together with the clear. A
+        frame goes out only under the epoch that has been cleared for; so after a clear, no
+        frame of an older epoch can follow.
+        """
+        call = self.call
+        if call is None or not self.generation or self.closed:
+            return
+        epoch = call.epoch.at
+        if epoch != self.epoch:
+            self._clear(call, epoch)
+        while (record := call.due.pop()) is not None:
+            generation, frame_epoch, clause, flags, stamp, payload = record
+            if generation != self.generation or frame_epoch != epoch:
+                self._io.stale += 1
+                continue
+            self._send(call, clause, flags, stamp, payload)
+        self._flush()
+
+    def _send(self, call: Call, clause: int, flags: int, stamp: int, payload: bytes) -> None:
+        ws, wire = self._ws, self._wire
+        if flags & END_OF_REPLY:
+            ws.send_text(wire.mark(end_mark(self.epoch)).encode())
+            return
+        if clause != self._clause:
+            self._clause, self._clause_frames = clause, 0
+            at = time.monotonic_ns()
+            self._io.to_reply.put(FirstFrame(call.slot, self.generation, self.epoch, clause, at))
+        ws.send_text(wire.media(payload).encode())
+        self._clause_frames += 1
+        self._sounding = True
+        self._io.frames += 1
+        self._io.lateness.observe((time.monotonic_ns() - stamp) / 1e6)
+        if flags & END_OF_CLAUSE:
+            ws.send_text(wire.mark(mark_name(self.epoch, clause)).encode())
+
+    def _clear(self, call: Call, epoch: int) -> None:
+        """The caller took the floor: empty the carrier, and say how much of us was heard."""
+        if self._sounding:
+            self._ws.send_text(self._wire.clear().encode())
+            self._io.clears += 1
+        played = self._clause_frames * 20
+        self._io.to_reply.put(
+            PlaybackCut(call.slot, self.generation, self.epoch, self._clause, played)
+        )
+        self.epoch = epoch
+        self._clause = self._clause_frames = 0
+        self._sounding = False
+
+    # -- endings --------------------------------------------------------------------------------
+
+    def hang_up(self, reason: str) -> None:
+        """End the call from our side, in good order."""
+        self._say_goodbye(1000, reason)
+
+    def drop(self, reason: str) -> None:
+        """End the call because of what the peer did."""
+        self._say_goodbye(1008, reason)
+
+    def _say_goodbye(self, code: int, reason: str) -> None:
+        if self.closed:
+            return
+        self.end(reason)
+        if self._ws.state is self._ws.state.OPEN:
+            self._ws.send_close(code, reason.encode()[:120].decode(errors="ignore"))
+            self._flush()
+        else:
+            self._transport.abort()
+
+    def abort(self) -> None:
+        """The server is stopping, or the peer had its time to say goodbye."""
+        self._transport.abort()
+
+    def end(self, reason: str) -> None:
+        """The call is over; the socket may still have a goodbye to say. Once per leg."""
+        if not self.closed:
+            self.closed = True
+            self._io.release(self, reason)

@@ -1,0 +1,415 @@
+"""The `reply` thread: every conversation.
+
+Wakes on   its inbox: transcripts, floor changes, marks, tokens, synthesized audio.
+Owns       the conversation of every call, and the audio that does not fit its ring yet.
+Reads      a call's generation and epoch.
+Writes     the `outgoing` ring and `busy` of every call; clauses to tts; requests to io-vendors;
+           hang-ups to io-calls.
+
+The conversation itself is pure (dialog/conversation.py): this file carries its orders out.
+Nothing runs far ahead of the caller's ear: at most two clauses are with the voice, and no more
+is asked of it while eight seconds of speech wait here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..dialog import events as talk
+from ..dialog.brain import LocalBrain, RemoteBrain
+from ..dialog.conversation import Conversation
+from ..observe.histogram import LATENCY_MS, Histogram
+from ..observe.prometheus import Sample, counter, milliseconds
+from ..observe.turns import STAGES, Turn
+from ..talking.heard import parse_mark
+from .calls import END_OF_CLAUSE, END_OF_REPLY, FRAME, Call
+from .io_vendors import ModelDelta, ModelDone, ModelFailed, ModelRequests
+from .logs import logger
+from .messages import (
+    CallClosed,
+    CallOpened,
+    DigitPressed,
+    EndOfSpeech,
+    Event,
+    FirstFrame,
+    FloorTaken,
+    HangUp,
+    MarkReturned,
+    PlaybackCut,
+    Speak,
+    Spoken,
+    StageFailed,
+    Transcript,
+)
+from .wake import Inbox, Outbox
+
+log = logger("reply")
+
+AHEAD_CLAUSES = 2
+AHEAD_BYTES = 64_000  # 8 s
+REFILL_SECONDS = 0.25  # a ring holds 2.5 s
+HANG_UP_CAP_NS = 3_000_000_000  # after the goodbye should have been heard
+
+
+@dataclass(slots=True)
+class _Piece:
+    """Synthesized audio that has not been pushed yet."""
+
+    epoch: int
+    clause: int
+    audio: bytes
+    ended: bool
+    at: int = 0
+
+
+@dataclass(slots=True)
+class _Line:
+    """One live call, as this thread knows it."""
+
+    call: Call
+    generation: int
+    call_id: str
+    conversation: Conversation
+    epoch: int
+    orders: deque[talk.Say | talk.EndOfReply] = field(default_factory=deque)  # not yet with tts
+    with_voice: int = 0
+    pieces: deque[_Piece] = field(default_factory=deque)
+    buffered: int = 0
+    turn: Turn = field(default_factory=lambda: Turn(0))
+    hang_up: str = ""  # why, once the end of playback is reported
+    hang_up_by: int = 0
+    failed: bool = False  # a stage raised: nothing more is said but the apology
+
+
+class ReplyStage:
+    """See the module. `step` is one wake-up."""
+
+    name = "reply"
+
+    def __init__(
+        self,
+        calls: Sequence[Call],
+        brain: LocalBrain[Any] | RemoteBrain,
+        inbox: Inbox,
+        to_tts: Outbox[object],
+        to_io: Outbox[object],
+        vendors: ModelRequests | None,
+        apology: Callable[[], bytes],
+    ) -> None:
+        self.inbox = inbox
+        self.on_call: Call | None = None
+        self._calls = calls
+        self._brain = brain
+        self._lines: dict[int, _Line] = {}
+        self._to_tts = to_tts
+        self._to_io = to_io
+        self._vendors = vendors
+        self._apology = apology
+        # Reports.
+        self.beat = 0
+        self.turns = 0
+        self.interrupted = 0
+        self.apologies = 0
+        self.stages = {name: Histogram(LATENCY_MS) for name in STAGES}
+        self.response = Histogram(LATENCY_MS)
+
+    def begin(self) -> None:
+        """Nothing to make ready."""
+
+    def step(self) -> None:
+        """Take every event, then fill the rings."""
+        self.beat += 1
+        kept = self._to_tts.flush() and self._to_io.flush()
+        kept = (self._vendors is None or self._vendors.flush()) and kept
+        waiting = any(line.pieces or line.hang_up for line in self._lines.values())
+        self.inbox.wait(0.02 if not kept else REFILL_SECONDS if waiting else 1.0)
+        for event in self.inbox.events():
+            assert isinstance(event, Event), event
+            self.on_call = self._calls[event.slot]
+            self._take(event)
+        now = time.monotonic_ns()
+        for line in self._lines.values():
+            self.on_call = line.call
+            self._fill(line)
+            if line.hang_up_by and now > line.hang_up_by:
+                self._hang_up(line)
+
+    # -- what comes in ------------------------------------------------------------------------
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, CallOpened):
+            self._open(event)
+            return
+        line = self._lines.get(event.slot)
+        if line is None or line.generation != event.generation:
+            return  # about an earlier caller of this slot
+        match event:
+            case CallClosed():
+                self._close(line, event.reason)
+            case StageFailed():
+                self._apologise(line, event.stage)
+            case _ if line.failed:
+                self._take_failed(line, event)
+            case Transcript():
+                self._transcript(line, event)
+            case FloorTaken():
+                self._yield_floor(line, event.epoch)
+            case Spoken():
+                self._spoken(line, event)
+            case MarkReturned():
+                self._mark(line, event.name)
+            case PlaybackCut():
+                self._do(line, talk.Cut(event.epoch, event.clause, event.played_ms))
+            case FirstFrame():
+                self._first_frame(line, event)
+            case ModelDelta():
+                self._do(line, talk.Delta(event.ask, event.text))
+            case ModelDone():
+                self._do(line, talk.AskDone(event.ask))
+            case ModelFailed():
+                log.warning("model failed", call_id=line.call_id, reason=event.reason)
+                self._do(line, talk.AskFailed(event.ask, event.reason))
+            case DigitPressed():
+                log.info("digit", call_id=line.call_id, digit=event.digit)
+            case _:
+                raise TypeError(f"reply has no use for {event!r}")
+
+    def _open(self, event: CallOpened) -> None:
+        call = self._calls[event.slot]
+        epoch = call.epoch.at
+        line = _Line(
+            call=call,
+            generation=event.generation,
+            call_id=event.call_id,
+            conversation=Conversation(self._brain, epoch),
+            epoch=epoch,
+        )
+        self._lines[event.slot] = line
+        log.info("call opened", call_id=event.call_id, slot=event.slot)
+        self._do(line, talk.Answered())
+
+    def _close(self, line: _Line, reason: str) -> None:
+        self._do(line, talk.CallEnded())
+        self._end_turn(line, interrupted=False)
+        line.call.busy.at = 0
+        del self._lines[line.call.slot]
+        log.info("call closed", call_id=line.call_id, slot=line.call.slot, reason=reason)
+
+    def _transcript(self, line: _Line, event: Transcript) -> None:
+        if event.epoch == line.epoch:
+            self._end_turn(line, interrupted=False)
+            self.turns += 1
+            line.turn = Turn(
+                number=line.turn.number + 1,
+                heard=event.text,
+                spoke_until=event.spoke_until,
+                turn_over=event.turn_over,
+                decode_began=event.decode_began,
+                decode_ended=event.decode_ended,
+                transcript=time.monotonic_ns(),
+            )
+            line.call.busy.at = 1
+        self._do(line, talk.TurnEnded(event.epoch, event.text))
+
+    def _yield_floor(self, line: _Line, epoch: int) -> None:
+        if epoch <= line.epoch:
+            return
+        self._end_turn(line, interrupted=bool(line.call.busy.at or line.pieces))
+        line.epoch = epoch
+        line.orders.clear()
+        line.pieces.clear()
+        line.buffered = 0
+        line.with_voice = 0
+        line.hang_up = ""
+        line.hang_up_by = 0
+        line.call.busy.at = 0
+        self._do(line, talk.TookFloor(epoch))
+
+    def _mark(self, line: _Line, name: str) -> None:
+        mark = parse_mark(name)
+        if mark is not None:
+            self._do(line, talk.ClauseHeard(*mark))
+        elif name == end_mark(line.epoch):
+            self._end_turn(line, interrupted=False)
+            if line.hang_up:
+                self._hang_up(line)
+
+    def _spoken(self, line: _Line, event: Spoken) -> None:
+        if event.epoch != line.epoch:
+            return
+        if not event.ended:
+            line.with_voice -= 1
+            if event.clause == line.turn.clause and not line.turn.first_audio:
+                line.turn.first_audio = time.monotonic_ns()
+        if event.reason:
+            log.warning("voice failed", call_id=line.call_id, reason=event.reason)
+            self._do(line, talk.SpeechFailed(event.epoch, event.clause))
+        elif not event.ended:
+            self._do(line, talk.ClauseSpoken(event.clause, event.duration_ms))
+        line.pieces.append(_Piece(event.epoch, event.clause, event.audio, event.ended))
+        line.buffered += len(event.audio)
+        self._request_speech(line)
+
+    def _first_frame(self, line: _Line, event: FirstFrame) -> None:
+        turn = line.turn
+        if event.clause != turn.clause or turn.first_frame:
+            return
+        turn.first_frame = event.at
+        stages = turn.stages_ms()
+        for name, ms in stages.items():
+            self.stages[name].observe(ms)
+        if stages:
+            self.response.observe(sum(stages.values()))
+
+    # -- what the conversation orders ---------------------------------------------------------
+
+    def _do(self, line: _Line, event: talk.Input) -> None:
+        for order in line.conversation.handle(event):
+            match order:
+                case talk.Say(_, clause, text):
+                    if not line.turn.clause:
+                        line.turn.clause = clause
+                        line.turn.first_clause = time.monotonic_ns()
+                    line.turn.said.append(text)
+                    line.call.busy.at = 1
+                    line.orders.append(order)
+                case talk.EndOfReply():
+                    line.orders.append(order)
+                case talk.Ask(ask, messages):
+                    assert self._vendors is not None, "a remote brain comes with io-vendors"
+                    self._vendors.ask(line.call.slot, line.generation, line.epoch, ask, messages)
+                case talk.CancelAsk(ask):
+                    assert self._vendors is not None, "a remote brain comes with io-vendors"
+                    self._vendors.cancel(line.call.slot, line.generation, ask)
+                case talk.HangUp(_, clause):
+                    line.hang_up = "the agent said goodbye"
+                    if clause == 0:
+                        self._hang_up(line)
+        self._request_speech(line)
+
+    def _request_speech(self, line: _Line) -> None:
+        """Send clauses to the voice, a little ahead of the ear and no further."""
+        while line.orders:
+            order = line.orders[0]
+            slot, generation = line.call.slot, line.generation
+            if isinstance(order, talk.EndOfReply):
+                self._to_tts.put(EndOfSpeech(slot, generation, order.epoch, order.clause))
+            elif line.with_voice >= AHEAD_CLAUSES or line.buffered >= AHEAD_BYTES:
+                return
+            else:
+                self._to_tts.put(Speak(slot, generation, order.epoch, order.clause, order.text))
+                line.with_voice += 1
+            line.orders.popleft()
+
+    def _fill(self, line: _Line) -> None:
+        """Push frames while there is room. What does not fit waits: it is never dropped."""
+        while line.pieces:
+            piece = line.pieces[0]
+            if not self._push(line, piece):
+                return
+            line.pieces.popleft()
+            if piece.ended:
+                line.call.busy.at = 0  # from here on the pacer's `playing` says it
+                if line.hang_up:
+                    ahead = line.call.outgoing.depth() * 20_000_000
+                    line.hang_up_by = time.monotonic_ns() + ahead + HANG_UP_CAP_NS
+        self._request_speech(line)
+
+    def _push(self, line: _Line, piece: _Piece) -> bool:
+        """All of a piece, or as much as there is room for. True when it is done."""
+        ring, size = line.call.outgoing, len(piece.audio)
+        while piece.at < size:
+            after = piece.at + FRAME
+            flags = END_OF_CLAUSE if after >= size and not piece.ended else 0
+            frame = piece.audio[piece.at : after]
+            if not ring.room():
+                return False
+            ring.push(line.generation, piece.epoch, piece.clause, flags, 0, frame)
+            piece.at = after
+            line.buffered -= FRAME
+        if not piece.ended:
+            return True
+        if not ring.room():
+            return False
+        return ring.push(line.generation, piece.epoch, piece.clause, END_OF_REPLY, 0, b"")
+
+    # -- endings --------------------------------------------------------------------------------
+
+    def _end_turn(self, line: _Line, *, interrupted: bool) -> None:
+        """The answer has been heard, or was cut: one record of it."""
+        turn = line.turn
+        if not turn.said:
+            return
+        self.interrupted += interrupted
+        log.info(
+            "turn",
+            call_id=line.call_id,
+            turn=turn.number,
+            heard=turn.heard,
+            said=" ".join(turn.said),
+            interrupted=interrupted,
+            stages_ms=turn.stages_ms(),
+            decode_ms=round((turn.decode_ended - turn.decode_began) / 1e6, 1),
+        )
+        line.turn = Turn(turn.number)
+
+    def _hang_up(self, line: _Line) -> None:
+        self._to_io.put(HangUp(line.call.slot, line.generation, line.hang_up))
+        line.hang_up = ""
+        line.hang_up_by = 0
+
+    def _apologise(self, line: _Line, stage: str) -> None:
+        """A stage raised: say sorry with audio made before the first call, and hang up."""
+        if line.failed:
+            line.hang_up = line.hang_up or f"a defect in {stage}"
+            self._hang_up(line)
+            return
+        line.failed = True
+        self.apologies += 1
+        for order in line.conversation.handle(talk.CallEnded()):
+            if isinstance(order, talk.CancelAsk) and self._vendors is not None:
+                self._vendors.cancel(line.call.slot, line.generation, order.ask)
+        line.orders.clear()
+        line.pieces.clear()
+        line.hang_up = f"a defect in {stage}"
+        line.hang_up_by = time.monotonic_ns() + 10_000_000_000
+        line.pieces.append(_Piece(line.call.epoch.at, 0, self._apology(), ended=True))
+
+    def _take_failed(self, line: _Line, event: Event) -> None:
+        if isinstance(event, FloorTaken):
+            self._hang_up(line)  # spoken over: it need not be heard out
+        elif isinstance(event, MarkReturned) and event.name.endswith(".end"):
+            self._hang_up(line)
+
+    def finish(self) -> None:
+        """Nothing to give back."""
+
+    def samples(self) -> Iterable[Sample]:
+        """For /metrics, from the watch thread."""
+        yield milliseconds(
+            "threadline_turn_response_seconds",
+            "End of the caller's speech to the first frame of the answer.",
+            self.response,
+        )
+        for name, histogram in self.stages.items():
+            yield milliseconds(
+                "threadline_turn_stage_seconds",
+                "The same, split by stage.",
+                histogram,
+                stage=name,
+            )
+        for name, help_text, value in (
+            ("turns", "Turns of callers.", self.turns),
+            ("interrupted", "Answers that were spoken over.", self.interrupted),
+            ("apologies", "Calls ended with an apology, because a stage raised.", self.apologies),
+        ):
+            yield counter(f"threadline_reply_{name}_total", help_text, value)
+
+
+def end_mark(epoch: int) -> str:
+    """Name of the mark that follows the last frame of an answer."""
+    return f"{epoch}.end"

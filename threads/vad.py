@@ -1,0 +1,235 @@
+"""The `vad` thread: who is speaking, on every call.
+
+Wakes on   its inbox: io-calls writes it when caller audio has arrived.
+Owns       the VAD's recurrent state, the speech machine and the pre-roll of every call.
+Reads      a call's generation, busy and playing; its `heard` ring.
+Writes     hold and epoch of every call; the `speech` ring and `Silence`, `TurnOver` to asr;
+           `FloorTaken` to reply; wakes io-calls when an epoch rose.
+
+It is the only authority on whether the caller has the floor and on where a turn ends. Audio of
+all calls is judged in one batch: one window of each call per run of the model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..audio import mulaw
+from ..config import Vad as VadConfig
+from ..listening.silero import Silero
+from ..listening.speech import (
+    Lapsed,
+    Onset,
+    Over,
+    Paused,
+    SpeechEvent,
+    SpeechMachine,
+    State,
+    Taken,
+)
+from ..observe.prometheus import Sample, counter
+from .calls import WINDOW, Call
+from .messages import FloorTaken, Silence, TurnOver
+from .wake import Inbox, Outbox
+
+FRESH_FRAMES = 50
+"""A second. When vad was held up for longer, older audio is skipped: late is worse than lost."""
+
+
+class _Ear:
+    """What vad knows of one call."""
+
+    __slots__ = (
+        "call",
+        "generation",
+        "heard_at",
+        "machine",
+        "pending",
+        "preroll",
+        "spoke_at",
+        "utterance",
+    )
+
+    def __init__(self, call: Call, config: VadConfig) -> None:
+        self.call = call
+        self.machine = SpeechMachine(config)
+        self.preroll: deque[bytes] = deque(maxlen=self.machine.preroll)
+        self.pending = bytearray()
+        self.utterance = 0
+        self.generation = 0
+        self.heard_at = 0
+        self.spoke_at = 0
+
+    def reset(self, generation: int) -> None:
+        self.generation = generation
+        self.machine.reset()
+        self.preroll.clear()
+        self.pending.clear()
+        self.heard_at = 0
+
+
+class VadStage:
+    """See the module. `step` is one wake-up: drain every call, judge, tell."""
+
+    name = "vad"
+
+    def __init__(
+        self,
+        calls: Sequence[Call],
+        config: VadConfig,
+        silero: Silero,
+        inbox: Inbox,
+        to_asr: Outbox[object],
+        to_reply: Outbox[object],
+        wake_io: Callable[[], None],
+    ) -> None:
+        self.inbox = inbox
+        self.on_call: Call | None = None
+        self._ears = [_Ear(call, config) for call in calls]
+        self._silero = silero
+        self._to_asr = to_asr
+        self._to_reply = to_reply
+        self._wake_io = wake_io
+        self._pause = config.batch_ms / 1000
+        self._windows = np.empty((len(calls), WINDOW), np.float32)
+        # Reports.
+        self.beat = 0
+        self.windows = 0
+        self.runs = 0
+        self.skipped = 0
+        self.lost = 0
+        self.pauses = 0
+        self.resumes = 0
+        self.floors = 0
+
+    def begin(self) -> None:
+        """Nothing to make ready: the model was loaded before any thread started."""
+
+    def step(self) -> None:
+        """Wait for audio, let a few more calls' audio arrive, judge all of it."""
+        self.beat += 1
+        kept = self._to_asr.flush() and self._to_reply.flush()
+        if not self.inbox.wait(1.0 if kept else 0.02):
+            return
+        # Every call has its own phase: without this nap each frame would be a batch of its own.
+        time.sleep(self._pause)
+        self.inbox.clear()
+        full = [ear for ear in self._ears if self._collect(ear)]
+        while full:
+            self._judge(full)
+            full = [ear for ear in full if len(ear.pending) >= WINDOW]
+
+    def _collect(self, ear: _Ear) -> bool:
+        """Take what the caller said. True when there is a whole window of it."""
+        call = self.on_call = ear.call
+        generation = call.generation.at
+        if generation != ear.generation:
+            ear.reset(generation)
+            self._silero.reset(call.slot)
+            if call.hold.at:
+                call.hold.at = 0
+        if not generation & 1:
+            return False
+        self.skipped += call.heard.skip_to(FRESH_FRAMES)
+        while (record := call.heard.pop()) is not None:
+            if record[0] == generation:
+                ear.pending += record[5]
+                ear.heard_at = record[4]
+        return len(ear.pending) >= WINDOW
+
+    def _judge(self, ears: list[_Ear]) -> None:
+        """One window of each of these calls, in one run of the model."""
+        self.on_call = ears[0].call if len(ears) == 1 else None
+        batch = self._windows[: len(ears)]
+        slots: NDArray[np.intp] = np.fromiter((ear.call.slot for ear in ears), np.intp, len(ears))
+        for row, ear in enumerate(ears):
+            batch[row] = mulaw.decode_float(bytes(ear.pending[:WINDOW]))
+        chances = self._silero.run(slots, batch)
+        power = np.einsum("ij,ij->i", batch, batch) / WINDOW
+        levels = 10 * np.log10(power + 1e-12)  # dBFS; digital silence is -120
+        self.runs += 1
+        self.windows += len(ears)
+        for ear, chance, level in zip(ears, chances.tolist(), levels.tolist(), strict=True):
+            self.on_call = ear.call
+            window = bytes(ear.pending[:WINDOW])
+            del ear.pending[:WINDOW]
+            self._hear(ear, window, chance, level)
+
+    def _hear(self, ear: _Ear, window: bytes, chance: float, level: float) -> None:
+        machine, call = ear.machine, ear.call
+        silent_before = machine.state is State.SILENCE
+        busy = bool(call.busy.at or call.playing.at)
+        events = machine.feed(chance, level, busy, len(ear.preroll))
+        if machine.state is State.SPEECH:
+            ear.spoke_at = ear.heard_at
+        if not silent_before:
+            self._pass_on(ear, window)
+        for event in events:
+            self._act(ear, event, window)
+        ear.preroll.append(window)
+
+    def _act(self, ear: _Ear, event: SpeechEvent, window: bytes) -> None:
+        call = ear.call
+        now = time.monotonic_ns()
+        match event:
+            case Onset():
+                call.hold.at = 1  # the pacer takes no frame from its next tick on
+                self.pauses += call.playing.at
+                ear.utterance += 1
+                for earlier in ear.preroll:
+                    self._pass_on(ear, earlier)
+                self._pass_on(ear, window)
+            case Taken():
+                call.epoch.at += 1  # before hold is lifted: see calls.py
+                call.hold.at = 0
+                self.floors += 1
+                self._wake_io()  # it sends the carrier's clear
+                self._to_reply.put(FloorTaken(call.slot, ear.generation, call.epoch.at, now))
+            case Lapsed():
+                call.hold.at = 0
+                self.resumes += call.playing.at
+            case Paused(windows):
+                self._to_asr.put(
+                    Silence(call.slot, ear.generation, call.epoch.at, ear.utterance, windows, now)
+                )
+            case Over(windows, _):
+                self._to_asr.put(
+                    TurnOver(
+                        call.slot,
+                        ear.generation,
+                        call.epoch.at,
+                        ear.utterance,
+                        windows,
+                        ear.spoke_at,
+                        now,
+                    )
+                )
+
+    def _pass_on(self, ear: _Ear, window: bytes) -> None:
+        """Let asr have a window of this utterance. `tag` says which utterance."""
+        call = ear.call
+        if not call.speech.push(
+            ear.generation, call.epoch.at, ear.utterance, 0, ear.heard_at, window
+        ):
+            self.lost += 1
+
+    def finish(self) -> None:
+        """Nothing to give back."""
+
+    def samples(self) -> Iterable[Sample]:
+        """For /metrics, from the watch thread."""
+        for name, help_text, value in (
+            ("windows", "32 ms windows judged.", self.windows),
+            ("runs", "Runs of the model; windows / runs is the batch size.", self.runs),
+            ("skipped_frames", "Caller frames skipped as stale.", self.skipped),
+            ("lost_windows", "Windows asr had no room for.", self.lost),
+            ("pauses", "Times a playing agent was paused by an onset.", self.pauses),
+            ("resumes", "Times it went on, because the onset was nothing.", self.resumes),
+            ("floors", "Times the caller took the floor.", self.floors),
+        ):
+            yield counter(f"threadline_vad_{name}_total", help_text, value)
