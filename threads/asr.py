@@ -7,7 +7,8 @@ Writes     `Transcript` to reply.
 
 A decode is started at the first sign of silence (`Silence`), ahead of the end of the turn; it
 covers exactly the windows that `TurnOver` will name unless speech goes on, in which case it was
-waste, and is counted. It copies and dispatches only; the model runs in the recogniser.
+waste, and is counted. It copies and dispatches only; the model runs in the recogniser. It copies
+on every turn of its loop: an utterance may be seven times as long as the ring.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class _Utterance:
     call: Call
     number: int = 0
     generation: int = 0
+    over: bool = True  # its turn has ended: what is in the ring now belongs to the next one
     audio: bytearray = field(default_factory=bytearray)
     job: _Job | None = None
 
@@ -80,7 +82,7 @@ class AsrStage:
         self._utterances = [_Utterance(call) for call in calls]
         self._deadline = config.deadline_seconds
         self._to_reply = to_reply
-        self._queue: list[_Job] = []  # bounded: one job a call
+        self._queue: list[_Job] = []  # bounded: one a call, and turns that wait, by the deadline
         self._running: dict[int, _Job] = {}
         self._watched: set[int] = set()
         self._numbers = 0
@@ -108,6 +110,8 @@ class AsrStage:
                 self._hear(event, None)
             elif isinstance(event, TurnOver):
                 self._hear(event, event)
+        for said in self._utterances:
+            self._copy(said)
         now = time.monotonic()
         self.recogniser.tick(now)
         for result in self.recogniser.collect(now):
@@ -119,9 +123,13 @@ class AsrStage:
 
     def _hear(self, event: Silence | TurnOver, over: TurnOver | None) -> None:
         """A decode of the first `windows` windows of this utterance is wanted, or awaited."""
-        call = self._utterances[event.slot].call
-        self.on_call = call
-        said = self._gather(call, event)
+        said = self._utterances[event.slot]
+        self.on_call = said.call
+        if said.call.generation.at != event.generation:
+            return  # the caller is gone
+        if (said.generation, said.number) != (event.generation, event.utterance):
+            said.over = True  # vad tells things in order: nothing more will come about it
+        self._copy(said)
         job = said.job
         if job is None or (job.utterance, job.windows) != (event.utterance, event.windows):
             if job is not None:
@@ -129,25 +137,29 @@ class AsrStage:
             job = said.job = self._new_job(said, event)
         if over is not None:
             job.over = over
+            said.over = True
             said.audio.clear()
             if job.done:
                 self._publish(job)
 
-    def _gather(self, call: Call, event: Silence | TurnOver) -> _Utterance:
-        """Copy the call's speech ring. vad pushed every window before it sent this event."""
-        said = self._utterances[call.slot]
-        if (said.generation, said.number) != (event.generation, event.utterance):
-            said.generation, said.number = event.generation, event.utterance
-            said.audio.clear()
-        while (head := call.speech.peek()) is not None:
-            generation, _, tag, _, _ = head
-            if generation == event.generation and tag > event.utterance:
-                break  # the next utterance: its own event will come
-            record = call.speech.pop()
+    @staticmethod
+    def _copy(said: _Utterance) -> None:
+        """Empty the call's speech ring, up to the utterance after one whose end is not known.
+
+        vad pushes every window before the event that names it, and sends the end of an utterance
+        before it pushes the next one's first window.
+        """
+        speech = said.call.speech
+        while (head := speech.peek()) is not None:
+            generation, _, number, _, _ = head
+            if (generation, number) != (said.generation, said.number):
+                if generation == said.generation and not said.over:
+                    return
+                said.generation, said.number, said.over = generation, number, False
+                said.audio.clear()
+            record = speech.pop()
             assert record is not None, "peeked a moment ago, and nobody else may pop"
-            if generation == event.generation and tag == event.utterance:
-                said.audio += record[5]
-        return said
+            said.audio += record[5]
 
     def _new_job(self, said: _Utterance, event: Silence | TurnOver) -> _Job:
         self._numbers += 1
@@ -164,10 +176,12 @@ class AsrStage:
         return job
 
     def _discard(self, job: _Job) -> None:
-        """Speech went on: this decode stopped too early, or its caller is gone."""
+        """Speech went on: this decode stopped too early. One that is awaited goes on."""
+        if job.over is not None:
+            return
         if job in self._queue:
             self._queue.remove(job)
-        elif job.over is None:
+        elif job.began:
             self.wasted += 1
 
     def _dispatch(self, now: float) -> None:
@@ -178,7 +192,7 @@ class AsrStage:
             if self._utterances[job.slot].call.generation.at != job.generation:
                 self._queue.pop(0)
                 continue
-            if not self.recogniser.submit(job.number, job.audio, now):
+            if not self.recogniser.submit(job.number, job.audio, now, job.asked + self._deadline):
                 return
             job.began = time.monotonic_ns()
             self._running[job.number] = self._queue.pop(0)

@@ -131,7 +131,7 @@ class _Exchange:
                     "the WebSocket handshake: is another program using the port?"
                 ),
             )
-        await call.closed
+        await asyncio.shield(call.closed)  # Ctrl-C cancels this task, and must not close for us
 
     def _ring(self, timer: int) -> None:
         for _ in range(int.from_bytes(os.read(timer, 8), "little")):

@@ -12,6 +12,7 @@ has stopped sending. Each ends the connection with a reason.
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, cast
 import h11
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
+from websockets.protocol import State as WebSocketState
 from websockets.server import ServerProtocol
 
 from ..errors import ProtocolError
@@ -26,6 +28,7 @@ from ..talking.heard import mark_name
 from ..wire.events import Audio, Digit, Ended, MarkEchoed, Started
 from ..wire.twilio import TwilioLeg
 from .calls import END_OF_CLAUSE, END_OF_REPLY, FRAME, Call
+from .logs import logger
 from .messages import CallOpened, DigitPressed, FirstFrame, MarkReturned, PlaybackCut
 from .reply import end_mark
 
@@ -35,7 +38,10 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES = 16_384
 MAX_BODY_BYTES = 65_536
 CLOSING_SECONDS = 2.0
+METHODS = (b"GET", b"HEAD", b"POST")
 STREAM_PATH = "/twilio"
+
+log = logger("io-calls")
 
 
 class Doorway(asyncio.Protocol):
@@ -47,13 +53,12 @@ class Doorway(asyncio.Protocol):
         self._http: h11.Connection | None = None
         self._request: h11.Request | None = None
         self._body = bytearray()
+        self._answered = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the clock of the handshake."""
         self._transport = cast("asyncio.Transport", transport)
-        self._timer = self._io.loop.call_later(
-            self._io.config.handshake_seconds, self._transport.abort
-        )
+        self._timer = self._io.loop.call_later(self._io.config.handshake_seconds, self._expire)
         self._io.doorways.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -65,20 +70,26 @@ class Doorway(asyncio.Protocol):
         """The server is stopping."""
         self._transport.abort()
 
+    def _expire(self) -> None:
+        if not self._answered:
+            log.info("no request in time", limit_s=self._io.config.handshake_seconds)
+        self._transport.abort()
+
     def data_received(self, data: bytes) -> None:
         """Collect the head; then hand over, or answer."""
+        if self._answered:
+            return  # read and forgotten: see _answer
         if self._http is not None:
             self._feed_http(data)
             return
         self._head += data
         end = self._head.find(b"\r\n\r\n")
-        if end < 0:
-            if len(self._head) > MAX_HEAD_BYTES:
-                self._transport.abort()
+        if end < 0 and len(self._head) <= MAX_HEAD_BYTES:
             return
-        head = bytes(self._head[:end]).lower()
+        head = bytes(self._head[: max(0, end)])
         target = head.split(b"\r\n", 1)[0].split(b" ")[1:2]
-        if target and target[0].split(b"?")[0] == STREAM_PATH.encode() and b"\nupgrade:" in head:
+        stream = target and target[0].split(b"?")[0] == STREAM_PATH.encode()
+        if stream and b"\nupgrade:" in head.lower():
             self._become_leg()
             return
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
@@ -115,6 +126,9 @@ class Doorway(asyncio.Protocol):
         if request is None:  # the peer closed before it asked anything
             self._transport.abort()
             return
+        if request.method not in METHODS:
+            self._answer(405, "text/plain", b"GET, HEAD and POST are served here.\n")
+            return
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers
         }
@@ -128,22 +142,25 @@ class Doorway(asyncio.Protocol):
         )
 
     def _answer(self, status: int, kind: str, body: bytes) -> None:
-        """One answer, and the connection closes."""
+        """One answer, and no more from our side.
+
+        The socket is left to the peer to close, until the handshake's time is over: to close it
+        on input that nobody has read resets the connection, and the peer loses the answer.
+        """
         http = self._http
         assert http is not None, "only asked after a request"
-        if http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            self._transport.abort()
-            return
+        self._answered = True
         head = [
             ("Content-Type", kind),
             ("Content-Length", str(len(body))),
             ("Connection", "close"),
         ]
         out = http.send(h11.Response(status_code=status, headers=head)) or b""
-        out += http.send(h11.Data(data=body)) or b""
+        if self._request is None or self._request.method != b"HEAD":
+            out += http.send(h11.Data(data=body)) or b""
         out += http.send(h11.EndOfMessage()) or b""
         self._transport.write(out)
-        self._transport.close()
+        self._transport.write_eof()
 
 
 class Leg(asyncio.Protocol):
@@ -167,13 +184,18 @@ class Leg(asyncio.Protocol):
         self._sounding = False  # the carrier may still hold audio of ours
         self.since = self.heard = time.monotonic()
         self.closed = False
+        self._leaving = False  # we have said goodbye to the socket
 
     # -- the socket -----------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Bound what may wait to be sent."""
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(high=self._io.config.max_write_bytes)
+        limit = self._io.config.max_write_bytes
+        self._transport.set_write_buffer_limits(high=limit)
+        # What the kernel holds for a peer counts as well; by itself it would hold megabytes.
+        sock = self._transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limit)
         self._io.legs.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -198,6 +220,7 @@ class Leg(asyncio.Protocol):
         if self._ws.parser_exc is not None:
             self.end(f"the peer broke the WebSocket protocol: {self._ws.parser_exc}")
         self._flush()
+        self._io.working_on(None)
 
     def eof_received(self) -> None:
         """The peer has closed its side."""
@@ -211,17 +234,19 @@ class Leg(asyncio.Protocol):
             if data:
                 self._transport.write(data)
             else:
-                self._transport.close()  # what is buffered is still sent
-        if self._ws.close_expected():
+                self._transport.write_eof()  # not close: see Doorway._answer
+        if self._ws.close_expected() and not self._leaving:
+            self._leaving = True
             self._io.loop.call_later(CLOSING_SECONDS, self._transport.abort)
 
     def _shake_hands(self, request: Request) -> None:
-        refusal = self._io.admit(self, request.path, dict(request.headers.raw_items()))
-        if refusal is None:
-            self._ws.send_response(self._ws.accept(request))
-        else:
-            status, reason = refusal
-            self._ws.send_response(self._ws.reject(status, f"{reason}\n"))
+        response = self._ws.accept(request)
+        if response.status_code == 101:  # an upgrade that cannot be needs no slot
+            refusal = self._io.admit(self, request.path, dict(request.headers.raw_items()))
+            if refusal is not None:
+                status, reason = refusal
+                response = self._ws.reject(status, f"{reason}\n")
+        self._ws.send_response(response)
 
     def _frame(self, frame: Frame) -> None:
         if self.closed:
@@ -259,8 +284,7 @@ class Leg(asyncio.Protocol):
                 call = self._live()
                 self._io.to_reply.put(DigitPressed(call.slot, self.generation, digit))
             case Ended():
-                self.end("the caller hung up")
-                self._ws.send_close(1000)
+                self._say_goodbye(1000, "the caller hung up")
 
     # -- the call -------------------------------------------------------------------------------
 
@@ -363,11 +387,12 @@ class Leg(asyncio.Protocol):
         if self.closed:
             return
         self.end(reason)
-        if self._ws.state is self._ws.state.OPEN:
-            self._ws.send_close(code, reason.encode()[:120].decode(errors="ignore"))
-            self._flush()
-        else:
+        if self._ws.state is WebSocketState.CONNECTING:
             self._transport.abort()
+            return
+        if self._ws.state is WebSocketState.OPEN:  # else the peer's own close has been answered
+            self._ws.send_close(code, reason.encode()[:120].decode(errors="ignore"))
+        self._flush()
 
     def abort(self) -> None:
         """The server is stopping, or the peer had its time to say goodbye."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -199,10 +200,10 @@ def _run(
     # pip downloads into the temporary folder: inside the store, where the bytes can be counted,
     # and where they are on the file system that has to hold them anyway.
     environment = {**os.environ, **quiet, "TMPDIR": str(scratch)}
-    errors = scratch / "stderr"
-    with errors.open("wb") as stderr:
+    # In memory: what a tool says of a full disk must find room.
+    with os.fdopen(os.memfd_create("output"), "w+b") as output:
         child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, env=environment
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
         )
         try:
             while True:
@@ -215,13 +216,12 @@ def _run(
             if child.poll() is None:
                 child.terminate()
                 child.wait()
+        output.seek(0)
+        said = output.read().decode("utf-8", errors="replace")
     if child.returncode:
-        said = errors.read_text("utf-8", errors="replace")
-        errors.unlink()
         if os.strerror(errno.ENOSPC) in said:
             raise _disk_full(store, model)
         raise _SourceFailedError(f"{source}: {_gist(said)}")
-    errors.unlink()
 
 
 def _report(progress: Progress, model: Model, total: int, before: int, now: int) -> None:
@@ -233,7 +233,8 @@ def _gist(said: str) -> str:
     """The line of a failed tool's output that tells a person most: its last error."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     blamed = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    gist = (blamed or lines or ["it failed without a word"])[-1]
+    last = (blamed or lines or ["it failed without a word"])[-1]
+    gist = re.sub(r"^[\w.]+(Error|Exception): ", "", last)  # a traceback's last line
     return gist if len(gist) <= 160 else f"{gist[:157]}..."
 
 

@@ -32,6 +32,7 @@ from .calls import Call
 from .connection import STREAM_PATH, Doorway, Leg
 from .logs import logger
 from .messages import CallClosed, Drain, HangUp
+from .realtime import MEDIA_PRIORITY, prepare_thread
 from .wake import Inbox, Outbox
 
 log = logger("io-calls")
@@ -43,14 +44,16 @@ def _raise(error: BaseException) -> None:
 
 Answer = tuple[int, str, bytes]
 _TEXT = "text/plain; charset=utf-8"
+_BACKLOG = 512  # connections that the kernel holds for us
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket. AddressError names the port and what to do when it cannot be had."""
     try:
+        socket.getaddrinfo(host or None, port)  # create_server leaks its socket on a non-name
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=512)
-    except (OSError, OverflowError) as error:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except (OSError, OverflowError, ValueError) as error:  # ValueError: a host that is no name
         why = getattr(error, "strerror", None) or error
         raise AddressError(
             f"Cannot listen on {host}:{port} ({why}): stop what uses it, or choose another "
@@ -118,10 +121,11 @@ class IoCalls:
 
     def begin(self) -> None:
         """On this thread: accept connections from now on."""
+        prepare_thread(priority=MEDIA_PRIORITY)  # a due frame must not wait behind a decode
         asyncio.set_event_loop(self.loop)
         self.loop.set_exception_handler(self._on_defect)
         self._server = self.loop.run_until_complete(
-            self.loop.create_server(lambda: Doorway(self), sock=self._listener)
+            self.loop.create_server(lambda: Doorway(self), sock=self._listener, backlog=_BACKLOG)
         )
         self.loop.add_reader(self.inbox.fileno(), self._woken)
         self.loop.call_later(1.0, self._sweep)
@@ -172,6 +176,7 @@ class IoCalls:
 
     def _sweep(self) -> None:
         """Once a second: those who never start, and those who fell silent."""
+        self.loop.call_later(1.0, self._sweep)
         self.beat += 1
         now = time.monotonic()
         for leg in list(self.legs):
@@ -179,7 +184,6 @@ class IoCalls:
                 leg.drop(f"no start within {self.config.start_seconds:g} s")
             elif leg.generation and now - leg.heard > self.config.silent_peer_seconds:
                 leg.drop(f"no audio for {self.config.silent_peer_seconds:g} s")
-        self.loop.call_later(1.0, self._sweep)
 
     # -- admission ------------------------------------------------------------------------------
 
@@ -272,7 +276,9 @@ class IoCalls:
             self.refused += 1
             return 200, "text/xml", twiml.busy().encode()
         stream = signature.request_url(STREAM_PATH, headers, websocket=True, public_url=public)
-        caller = {name: value for name, value in form if name in ("From", "To")}
+        caller = {
+            name: value for name, value in form if name in ("From", "To") and value.isprintable()
+        }
         try:
             return 200, "text/xml", twiml.connect_stream(stream, caller).encode()
         except ConfigError as error:

@@ -129,7 +129,7 @@ class Pacer:
             return 0
         if not line.playing:
             line.waited += 1
-            if outgoing.ready() < self.prebuffer and line.waited <= self.prebuffer:
+            if outgoing.backlog() < self.prebuffer and line.waited <= self.prebuffer:
                 return 0
             line.playing = True
             call.playing.at = 1

@@ -1,4 +1,4 @@
-"""What the pacer asks of the operating system for its own thread.
+"""What the pacer and io-calls ask of the operating system for their own threads.
 
 Each favour is asked for separately and each answer is kept in words, because a container may
 grant any subset; nothing here raises. They act on the calling thread (memory: on the process).
@@ -21,7 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-FIFO_PRIORITY = 5  # above every ordinary thread, below the kernel's own
+FIFO_PRIORITY = 5  # the pacer's: above every ordinary thread, below the kernel's own
+MEDIA_PRIORITY = 4  # of the threads a frame passes on its way, below the clock that drives them
 SLACK_NS = 1
 
 _PR_SET_TIMERSLACK = 29
@@ -62,14 +63,14 @@ class Lateness:
     max: float
 
 
-def prepare_thread(fifo: bool = True) -> RealtimeRights:
+def prepare_thread(fifo: bool = True, priority: int = FIFO_PRIORITY) -> RealtimeRights:
     """Ask for both for the calling thread. Never raises.
 
     `fifo=False` leaves the scheduling class, to measure what that brings.
     """
     return RealtimeRights(
         slack=_timer_slack(),
-        fifo=_sched_fifo() if fifo else Favour(False, "not asked for"),
+        fifo=_sched_fifo(priority) if fifo else Favour(False, "not asked for"),
     )
 
 
@@ -112,16 +113,14 @@ def _timer_slack() -> Favour:
     return Favour(not error, error or f"{SLACK_NS} ns")
 
 
-def _sched_fifo() -> Favour:
+def _sched_fifo(priority: int) -> Favour:
     if not hasattr(os, "sched_setscheduler"):
         return Favour(False, "this system has no SCHED_FIFO")
     try:
-        os.sched_setscheduler(
-            0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(FIFO_PRIORITY)
-        )
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
     except OSError as error:
         return Favour(False, f"SCHED_FIFO refused ({error.strerror})")
-    return Favour(True, f"SCHED_FIFO priority {FIFO_PRIORITY}{_unbounded()}")
+    return Favour(True, f"SCHED_FIFO priority {priority}{_unbounded()}")
 
 
 def _unbounded() -> str:

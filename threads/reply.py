@@ -51,6 +51,7 @@ log = logger("reply")
 
 AHEAD_CLAUSES = 2
 AHEAD_BYTES = 64_000  # 8 s
+_SPEAKING = ("reply", "pacer", "io-calls")  # stages without which no apology is heard
 REFILL_SECONDS = 0.25  # a ring holds 2.5 s
 HANG_UP_CAP_NS = 3_000_000_000  # after the goodbye should have been heard
 
@@ -80,7 +81,9 @@ class _Line:
     pieces: deque[_Piece] = field(default_factory=deque)
     buffered: int = 0
     turn: Turn = field(default_factory=lambda: Turn(0))
+    ends: deque[int] = field(default_factory=deque)  # last clauses of answers not yet played out
     hang_up: str = ""  # why, once the end of playback is reported
+    hang_up_after: int = 0  # the clause that must have been played out
     hang_up_by: int = 0
     failed: bool = False  # a stage raised: nothing more is said but the apology
 
@@ -200,6 +203,7 @@ class ReplyStage:
         log.info("call closed", call_id=line.call_id, slot=line.call.slot, reason=reason)
 
     def _transcript(self, line: _Line, event: Transcript) -> None:
+        self._yield_floor(line, event.epoch)  # in case the words overtook the news of them
         if event.epoch == line.epoch:
             self._end_turn(line, interrupted=False)
             self.turns += 1
@@ -218,12 +222,13 @@ class ReplyStage:
     def _yield_floor(self, line: _Line, epoch: int) -> None:
         if epoch <= line.epoch:
             return
-        self._end_turn(line, interrupted=bool(line.call.busy.at or line.pieces))
+        self._end_turn(line, interrupted=True)
         line.epoch = epoch
         line.orders.clear()
         line.pieces.clear()
         line.buffered = 0
         line.with_voice = 0
+        line.ends.clear()
         line.hang_up = ""
         line.hang_up_by = 0
         line.call.busy.at = 0
@@ -233,14 +238,18 @@ class ReplyStage:
         mark = parse_mark(name)
         if mark is not None:
             self._do(line, talk.ClauseHeard(*mark))
-        elif name == end_mark(line.epoch):
+        elif name == end_mark(line.epoch) and line.ends:
+            ended = line.ends.popleft()
+            self._do(line, talk.ClauseHeard(line.epoch, ended))  # its tail has no mark of its own
             self._end_turn(line, interrupted=False)
-            if line.hang_up:
+            if line.hang_up and ended >= line.hang_up_after:
                 self._hang_up(line)
 
     def _spoken(self, line: _Line, event: Spoken) -> None:
         if event.epoch != line.epoch:
             return
+        line.pieces.append(_Piece(event.epoch, event.clause, event.audio, event.ended))
+        line.buffered += len(event.audio)
         if not event.ended:
             line.with_voice -= 1
             if event.clause == line.turn.clause and not line.turn.first_audio:
@@ -250,9 +259,6 @@ class ReplyStage:
             self._do(line, talk.SpeechFailed(event.epoch, event.clause))
         elif not event.ended:
             self._do(line, talk.ClauseSpoken(event.clause, event.duration_ms))
-        line.pieces.append(_Piece(event.epoch, event.clause, event.audio, event.ended))
-        line.buffered += len(event.audio)
-        self._request_speech(line)
 
     def _first_frame(self, line: _Line, event: FirstFrame) -> None:
         turn = line.turn
@@ -287,6 +293,7 @@ class ReplyStage:
                     self._vendors.cancel(line.call.slot, line.generation, ask)
                 case talk.HangUp(_, clause):
                     line.hang_up = "the agent said goodbye"
+                    line.hang_up_after = clause
                     if clause == 0:
                         self._hang_up(line)
         self._request_speech(line)
@@ -310,7 +317,7 @@ class ReplyStage:
         while line.pieces:
             piece = line.pieces[0]
             if not self._push(line, piece):
-                return
+                break
             line.pieces.popleft()
             if piece.ended:
                 line.call.busy.at = 0  # from here on the pacer's `playing` says it
@@ -335,6 +342,7 @@ class ReplyStage:
             return True
         if not ring.room():
             return False
+        line.ends.append(piece.clause)
         return ring.push(line.generation, piece.epoch, piece.clause, END_OF_REPLY, 0, b"")
 
     # -- endings --------------------------------------------------------------------------------
@@ -342,7 +350,7 @@ class ReplyStage:
     def _end_turn(self, line: _Line, *, interrupted: bool) -> None:
         """The answer has been heard, or was cut: one record of it."""
         turn = line.turn
-        if not turn.said:
+        if not turn.said and turn.heard is None:
             return
         self.interrupted += interrupted
         log.info(
@@ -365,8 +373,9 @@ class ReplyStage:
     def _apologise(self, line: _Line, stage: str) -> None:
         """A stage raised: say sorry with audio made before the first call, and hang up."""
         if line.failed:
-            line.hang_up = line.hang_up or f"a defect in {stage}"
-            self._hang_up(line)
+            if stage in _SPEAKING:  # the apology cannot be said either
+                line.hang_up = line.hang_up or f"a defect in {stage}"
+                self._hang_up(line)
             return
         line.failed = True
         self.apologies += 1
@@ -380,9 +389,11 @@ class ReplyStage:
         line.pieces.append(_Piece(line.call.epoch.at, 0, self._apology(), ended=True))
 
     def _take_failed(self, line: _Line, event: Event) -> None:
-        if isinstance(event, FloorTaken):
-            self._hang_up(line)  # spoken over: it need not be heard out
-        elif isinstance(event, MarkReturned) and event.name.endswith(".end"):
+        over = isinstance(event, FloorTaken)  # spoken over: it need not be heard out
+        if isinstance(event, MarkReturned) and event.name.endswith(".end") and line.ends:
+            line.ends.popleft()
+            over = not line.ends and not line.pieces
+        if over and line.hang_up:
             self._hang_up(line)
 
     def finish(self) -> None:

@@ -26,6 +26,7 @@ from .gil import Flip, GilWatch, Verdict
 from .io_calls import IoCalls
 from .io_vendors import IoVendors, ModelRequests
 from .pacer import Pacer
+from .realtime import lock_memory
 from .reply import ReplyStage
 from .supervisor import Running, Stage, Supervisor
 from .tts import TtsStage, Voice
@@ -175,9 +176,10 @@ class Server:
         self.supervisor.start()
         host, port = self.address
         log.info("listening", host=host, port=port, calls=self.io.limit)
-        log.info("gil", policy=self._gil.verdict.policy, verdict=self._gil.verdict.sentence)
+        verdict = self._gil.verdict
+        log.info("gil", policy=verdict.policy, verdict=verdict.sentence, remedy=verdict.remedy)
         if self.pacer.rights is not None:
-            log.info("pacer", rights=self.pacer.rights.sentence)
+            log.info("pacer", rights=self.pacer.rights.sentence, memory=lock_memory().detail)
 
     def run(self) -> Exit:
         """Serve until a signal, or `stop`, ends it."""
@@ -209,7 +211,8 @@ class Server:
     def _gil_changed(self, change: object) -> None:
         """On the watch thread: the GIL has come back. Calls go on; fewer of them, less exactly."""
         assert isinstance(change, Flip), change
-        log.error("gil", policy=change.verdict.policy, verdict=change.verdict.sentence)
+        now = change.verdict
+        log.error("gil", policy=now.policy, verdict=now.sentence, remedy=now.remedy)
         self._fall_back()
         if change.drain:
             self.supervisor.ask_to_stop()

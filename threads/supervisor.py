@@ -5,7 +5,7 @@ log, tts, asr, io-vendors, reply, vad, pacer, io-calls, watch. A stage that cann
 the start with its one sentence.
 
 A stage that raises ends one call, the one it was working on, with a spoken apology where that is
-possible; the thread goes on. The only catch-all of this project is in `_Thread._run`.
+possible; the thread goes on. The only catch-all of this project is in `Running._run`.
 
 End: the first SIGTERM or SIGINT drains (no new calls, the live ones end by themselves, with a
 cap); the second one stops now. Threads end in the opposite order of their start.
@@ -25,7 +25,7 @@ from ..observe.prometheus import Sample
 from . import logs
 from .calls import Call
 from .messages import Drain, StageFailed
-from .wake import Outbox
+from .wake import Inbox, Outbox
 from .watch import Collector, Watch
 from .watch import Stage as Watched
 
@@ -154,7 +154,8 @@ class Supervisor:
         self._drain_seconds = drain_seconds
         self._watching = threading.Thread(target=watch.run, name="watch", daemon=True)
         self._asked = 0  # times we were asked to stop
-        self._wake = threading.Event()
+        # Not an Event: a signal that comes inside of its wait would deadlock on its lock.
+        self._bell = Inbox("supervisor")
 
     def start(self) -> None:
         """Start every thread; when one cannot, stop those that run and raise its reason."""
@@ -172,14 +173,14 @@ class Supervisor:
     def ask_to_stop(self) -> None:
         """Any thread, or a signal: the first time drains, the second stops now."""
         self._asked += 1
-        self._wake.set()
+        self._bell.wake()
 
     def run(self) -> Exit:
         """Until asked to stop; then drain and end. Returns how it went."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.ask_to_stop())
         while not self._asked:
-            self._wake.wait(1.0)
+            self._bell.wait(1.0)
         cut = self.drain()
         ended = self.end()
         if not ended:
@@ -192,8 +193,7 @@ class Supervisor:
         log.info("draining", calls=self._live(), cap_s=self._drain_seconds)
         deadline = time.monotonic() + self._drain_seconds
         while self._live() and self._asked < 2 and time.monotonic() < deadline:
-            self._wake.clear()
-            self._wake.wait(0.1)
+            self._bell.wait(0.1)
         cut = self._live()
         if cut:
             log.warning("calls cut off", calls=cut)

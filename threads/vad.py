@@ -40,6 +40,9 @@ from .wake import Inbox, Outbox
 FRESH_FRAMES = 50
 """A second. When vad was held up for longer, older audio is skipped: late is worse than lost."""
 
+SAMPLE_NS = 125_000
+"""Nanoseconds of one sample, and byte, at 8 kHz."""
+
 
 class _Ear:
     """What vad knows of one call."""
@@ -52,6 +55,7 @@ class _Ear:
         "pending",
         "preroll",
         "spoke_at",
+        "tentative",
         "utterance",
     )
 
@@ -60,6 +64,7 @@ class _Ear:
         self.machine = SpeechMachine(config)
         self.preroll: deque[bytes] = deque(maxlen=self.machine.preroll)
         self.pending = bytearray()
+        self.tentative: list[bytes] = []  # windows of the newest utterance, while it may lapse
         self.utterance = 0
         self.generation = 0
         self.heard_at = 0
@@ -162,13 +167,16 @@ class VadStage:
 
     def _hear(self, ear: _Ear, window: bytes, chance: float, level: float) -> None:
         machine, call = ear.machine, ear.call
-        silent_before = machine.state is State.SILENCE
+        silent, taken = machine.state is State.SILENCE, machine.taken
         busy = bool(call.busy.at or call.playing.at)
         events = machine.feed(chance, level, busy, len(ear.preroll))
         if machine.state is State.SPEECH:
-            ear.spoke_at = ear.heard_at
-        if not silent_before:
+            # The window ended so long before the newest frame did.
+            ear.spoke_at = ear.heard_at - len(ear.pending) * SAMPLE_NS
+        if taken:
             self._pass_on(ear, window)
+        elif not silent:
+            ear.tentative.append(window)
         for event in events:
             self._act(ear, event, window)
         ear.preroll.append(window)
@@ -181,15 +189,15 @@ class VadStage:
                 call.hold.at = 1  # the pacer takes no frame from its next tick on
                 self.pauses += call.playing.at
                 ear.utterance += 1
-                for earlier in ear.preroll:
-                    self._pass_on(ear, earlier)
-                self._pass_on(ear, window)
+                ear.tentative = [*ear.preroll, window]
             case Taken():
                 call.epoch.at += 1  # before hold is lifted: see calls.py
                 call.hold.at = 0
                 self.floors += 1
                 self._wake_io()  # it sends the carrier's clear
                 self._to_reply.put(FloorTaken(call.slot, ear.generation, call.epoch.at, now))
+                for earlier in ear.tentative:
+                    self._pass_on(ear, earlier)
             case Lapsed():
                 call.hold.at = 0
                 self.resumes += call.playing.at

@@ -106,14 +106,20 @@ class Inbox:
 
     def events(self) -> Iterator[object]:
         """Drain every port, at most one ringful each, so that one flood cannot starve the rest."""
-        for ring in self._ports:
-            for _ in range(ring.capacity):
-                event = ring.pop()
-                if event is None:
-                    break
-                yield event
-            else:
-                self.wake()  # there may be more; the eventfd has already been read
+        drained = False
+        try:
+            for ring in self._ports:
+                for _ in range(ring.capacity):
+                    event = ring.pop()
+                    if event is None:
+                        break
+                    yield event
+                else:
+                    self.wake()  # there may be more; the eventfd has already been read
+            drained = True
+        finally:
+            if not drained:
+                self.wake()  # whoever takes the events has failed over one: the rest still waits
 
     def fileno(self) -> int:
         """The eventfd, for an event loop's reader."""

@@ -17,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from .audio import mulaw, wav
 from .audio.levels import speech_bounds
@@ -166,10 +167,11 @@ def _tell(result: dict[str, Any], reports: Sequence[CallReport]) -> None:
             table.add_column(name, justify="right" if name.endswith("ms") else "left")
         for turn in reports[0].turns:
             missing = "unanswered" if turn.unanswered else "early" if turn.early else ""
-            words = (turn.server.heard, turn.server.said) if turn.server else ("", "")
+            server = turn.server
+            words = (Text(server.heard), Text(server.said)) if server else ()  # never markup
             response = missing if turn.response_ms is None else f"{turn.response_ms:.0f}"
             barge = "" if turn.barge_ms is None else f"{turn.barge_ms:.0f}"
-            table.add_row(str(turn.number), turn.clip or "greeting", response, barge, *words)
+            table.add_row(str(turn.number), Text(turn.clip or "greeting"), response, barge, *words)
         console.print(table)
     for name in ("response_ms", "barge_ms", "lateness_ms", "client_lateness_ms"):
         figures = [f"{k} {v}" for k, v in result[name].items() if v is not None]

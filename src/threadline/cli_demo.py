@@ -8,16 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
-import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import soxr
@@ -36,6 +27,7 @@ from .observe.live import Board
 from .observe.timeline import draw
 from .observe.words import errors, normalise
 from .threads.caller import place_calls
+from .threads.child_server import ChildServer, child_server
 from .threads.phone_line import CallPlan
 from .wire.script import Barge, Clip
 
@@ -55,7 +47,6 @@ INTERRUPTED = 2  # the reply to this line is long, and the next line cuts into i
 INTERRUPT_AFTER = 2.0  # s
 PITCH = 1.14  # the caller is the same voice, a tone higher: two people are easier to follow
 MUST_SAY = ("friday", "four", "seven", "anna", "booked")  # what the agent must have understood
-READY_SECONDS = 60.0
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -92,7 +83,10 @@ def run(args: argparse.Namespace) -> Exit:
         fetch_shown(store, [], console)
     clips = _clips(store, console)
     log = out / "server.jsonl"
-    with _server(log, args.gil, console) as server:
+    command = [sys.executable, "-m", "threadline", "serve", "--port", "0", "--gil", args.gil]
+    command += ["--log-format", "json", "--set", "server.drain_seconds=3"]
+    console.print("starting the server")
+    with child_server(command, log) as server:
         plan = CallPlan(
             url=f"ws://{server.address}/twilio",
             clips=clips,
@@ -108,15 +102,17 @@ def run(args: argparse.Namespace) -> Exit:
     recording, picture = out / "call.wav", out / "call.png"
     left, right = (mulaw.decode(side.tobytes()) for side in (record.caller, record.agent))
     wav.write_stereo(recording, left, right, mulaw.RATE)
-    draw(report, picture)
+    missing = _draw(report, picture)
     console.print()
     _tell(report, console)
     console.print()
     console.print(_threads(server))
     console.print(f"listen   {recording}   caller left, agent right")
-    console.print(f"look     {picture}")
+    console.print(f"look     {missing or picture}")
     console.print(f"read     {log}")
-    problems = [*_problems(report), *server.problems()]
+    problems = _problems(report)
+    if server.gil_on and not server.facts.get("fallback"):
+        problems.append(f"the GIL was on at {server.gil_on} of {server.looks} looks")
     for problem in problems:
         console.print(f"[red]not as it must be:[/] {problem}")
     if not problems:
@@ -148,118 +144,6 @@ def _clips(store: ModelStore, console: Console) -> tuple[Clip, ...]:
     return tuple(load_clip(path) for path in paths)
 
 
-# -- the server --------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Watched:
-    """The server process, as seen from outside while the call runs."""
-
-    pid: int
-    address: str
-    looks: int = 0
-    gil_on: int = 0  # looks that found it on
-    facts: dict[str, object] = field(default_factory=dict)
-    threads: list[tuple[str, float]] = field(default_factory=list)  # (name, CPU seconds)
-
-    def look(self) -> None:
-        """Ask /readyz, read /proc."""
-        _, self.facts = _ready(self.address)
-        self.looks += 1
-        self.gil_on += bool(self.facts.get("gil_enabled", True))
-        self.threads = _read_threads(self.pid)
-
-    def problems(self) -> list[str]:
-        """What is wrong with the process itself."""
-        if self.gil_on and not self.facts.get("fallback"):
-            return [f"the GIL was on at {self.gil_on} of {self.looks} looks"]
-        return []
-
-
-@contextmanager
-def _server(log: Path, policy: str, console: Console) -> Iterator[_Watched]:
-    """A server process on a free loopback port, looked at twice a second until it has ended."""
-    command = [sys.executable, "-m", "threadline", "serve", "--port", "0"]
-    command += ["--gil", policy, "--log-format", "json", "--set", "server.drain_seconds=3"]
-    console.print("starting the server")
-    with log.open("wb") as stderr:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stderr)
-    over = threading.Event()
-    try:
-        server = _Watched(process.pid, _wait_until_ready(process, log))
-        looker = threading.Thread(target=_keep_looking, args=(server, over), name="looker")
-        looker.start()
-        try:
-            yield server
-        finally:
-            over.set()
-            looker.join()
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _keep_looking(server: _Watched, over: threading.Event) -> None:
-    while not over.wait(0.5):
-        server.look()
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> str:
-    """The address, once /readyz says yes. Raises what the server said when it ended instead."""
-    deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            said = log.read_text("utf-8", "replace").strip().splitlines()[-1:]
-            sentence = said[0].removeprefix("threadline: ") if said else "it said nothing"
-            error = ThreadlineError(f"The server did not start: {sentence}")
-            error.exit_code = Exit(process.returncode) if process.returncode > 0 else Exit.FAILED
-            raise error
-        address = _address(log)
-        if address and _ready(address)[0]:
-            return address
-        time.sleep(0.05)
-    raise ThreadlineError(
-        f"The server was not ready after {READY_SECONDS:g} s: {log} says what it was doing."
-    )
-
-
-def _address(log: Path) -> str:
-    for line in log.read_text("utf-8", "replace").splitlines():
-        if '"listening"' in line:
-            record = json.loads(line)
-            return f"{record['host']}:{record['port']}"
-    return ""
-
-
-def _ready(address: str) -> tuple[bool, dict[str, object]]:
-    try:
-        with urllib.request.urlopen(f"http://{address}/readyz", timeout=2) as answer:
-            return True, json.load(answer)
-    except urllib.error.HTTPError as error:
-        return False, json.load(error)
-    except OSError, ValueError:
-        return False, {}
-
-
-def _read_threads(pid: int) -> list[tuple[str, float]]:
-    """(name, CPU seconds) of every thread, from /proc; proc(5) has the fields of stat."""
-    found = []
-    tick = os.sysconf("SC_CLK_TCK")
-    for task in sorted(Path(f"/proc/{pid}/task").glob("*"), key=lambda path: int(path.name)):
-        try:
-            stat = (task / "stat").read_text()
-        except OSError:  # it has just ended
-            continue
-        name, _, rest = stat.partition("(")[2].rpartition(")")
-        fields = rest.split()
-        found.append((name, (int(fields[11]) + int(fields[12])) / tick))
-    return found
-
-
 # -- what is shown -----------------------------------------------------------------------------
 
 
@@ -289,7 +173,7 @@ def _waited(turn: Turn) -> str:
     return f"answered after {turn.response_ms:.0f} ms" + (f" = {split}" if split else "")
 
 
-def _threads(server: _Watched) -> Table:
+def _threads(server: ChildServer) -> Table:
     state = "off" if not server.gil_on else "ON"
     title = f"the server's threads; the GIL was {state} at {server.looks} of {server.looks} looks"
     if server.gil_on:
@@ -297,9 +181,18 @@ def _threads(server: _Watched) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("thread")
     table.add_column("CPU s", justify="right")
-    for name, seconds in server.threads:
+    for name, seconds in server.threads.items():
         table.add_row(name, f"{seconds:.2f}")
     return table
+
+
+def _draw(report: CallReport, picture: Path) -> str:
+    """Why there is no picture: the demo is whole without one. Empty: there is."""
+    try:
+        draw(report, picture)
+    except ThreadlineError as error:
+        return f"no picture: {error}"
+    return ""
 
 
 def _problems(report: CallReport) -> list[str]:

@@ -73,7 +73,7 @@ class Silero:
             return np.zeros(0, dtype=np.float32)
         state = self._state_in[: 2 * batch * _HIDDEN].reshape(2, batch, _HIDDEN)
         # mode="clip" because take() with the default "raise" fills a hidden copy of `out` first;
-        # the scatter at the end still refuses a slot out of range.
+        # the plain indexing below refuses a slot out of range.
         np.take(self._state, slots, axis=1, out=state, mode="clip")
         samples = self._input[:batch]
         samples[:, :CONTEXT] = self._context[slots]

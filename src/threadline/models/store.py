@@ -165,9 +165,11 @@ class State(StrEnum):
 
 
 def default_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """``$THREADLINE_MODELS``, else ``threadline/models`` in the user's cache folder."""
+    """``$THREADLINE_MODELS``, else ``models`` in ``$THREADLINE_HOME``, else in the user's cache."""
     if chosen := environment.get("THREADLINE_MODELS"):
         return Path(chosen).expanduser()
+    if home := environment.get("THREADLINE_HOME"):
+        return Path(home).expanduser() / "models"
     cache = environment.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser() / "threadline" / "models"
 

@@ -1,0 +1,1 @@
+"""How fast it is, beside what else could have been used. Run with ``python -m stress.bench.X``."""
