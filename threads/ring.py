@@ -82,7 +82,16 @@ class Owner:
 class Arena(Protocol):
     """Cells of raw bytes, as one side of an `AudioRing` sees them."""
 
-    def write(self, cell: int, header: tuple[int, int, int, int, int], payload: bytes) -> None:
+    def write(
+        self,
+        cell: int,
+        generation: int,
+        epoch: int,
+        tag: int,
+        flags: int,
+        stamp: int,
+        payload: bytes,
+    ) -> None:
         """Fill one cell."""
 
     def read(self, cell: int) -> Record:
@@ -98,25 +107,32 @@ class _View:
     Plain copies with no memory order of their own; the cursors give them one.
     """
 
-    __slots__ = ("_bytes", "_stride")
+    __slots__ = ("_bytes", "_pack", "_stride", "_unpack")
 
-    def __init__(self, arena: bytearray, stride: int) -> None:
+    def __init__(self, arena: bytearray, cell: Struct) -> None:
         self._bytes = memoryview(arena)
-        self._stride = stride
+        self._stride = cell.size
+        # One call for header and payload: slicing the view costs more than all the rest.
+        self._pack = cell.pack_into
+        self._unpack = cell.unpack_from
 
-    def write(self, cell: int, header: tuple[int, int, int, int, int], payload: bytes) -> None:
-        at = cell * self._stride
-        generation, epoch, tag, flags, stamp = header
-        size = len(payload)
-        _HEADER.pack_into(self._bytes, at, generation, epoch, tag, flags, size, stamp)
-        at += _HEADER.size
-        self._bytes[at : at + size] = payload
+    def write(
+        self,
+        cell: int,
+        generation: int,
+        epoch: int,
+        tag: int,
+        flags: int,
+        stamp: int,
+        payload: bytes,
+    ) -> None:
+        at, size = cell * self._stride, len(payload)
+        self._pack(self._bytes, at, generation, epoch, tag, flags, size, stamp, payload)
 
     def read(self, cell: int) -> Record:
         at = cell * self._stride
-        generation, epoch, tag, flags, size, stamp = _HEADER.unpack_from(self._bytes, at)
-        at += _HEADER.size
-        return generation, epoch, tag, flags, stamp, bytes(self._bytes[at : at + size])
+        generation, epoch, tag, flags, size, stamp, payload = self._unpack(self._bytes, at)
+        return generation, epoch, tag, flags, stamp, payload[:size]
 
     def header(self, cell: int) -> tuple[int, int, int, int, int]:
         generation, epoch, tag, flags, _, stamp = _HEADER.unpack_from(
@@ -137,7 +153,6 @@ class _Spsc:
         "capacity",
         "head",
         "refused",
-        "skipped",
         "tail",
     )
 
@@ -157,7 +172,9 @@ class _Spsc:
         self.head = cursor()
         self._tail_seen = 0  # the last tail it looked up: stale means less to read, never more
         self._consumer = Owner()
-        self.skipped = 0
+
+    # `push` and `pop` ask the cached cursor in place and come here only when it says full or
+    # empty: a call costs as much as the rest of them.
 
     def room(self) -> int:
         """Producer thread only. Free cells, at least; exact when it returns 0."""
@@ -184,20 +201,6 @@ class _Spsc:
         """Any thread, for reports: a momentary guess that may already be wrong."""
         return (self.tail.at - self.head.at) & _WRAP
 
-    def skip_to(self, keep: int) -> int:
-        """Consumer thread only. Prefer fresh: drop the oldest until `keep` are left.
-
-        Only the consumer may move the head, so a producer can never do this for it.
-        Returns how many were dropped; they are counted in `skipped`.
-        """
-        assert self._consumer.here(), f"{self!r}: a second consumer"
-        stale = self.backlog() - keep
-        if stale <= 0:
-            return 0
-        self.head.at = (self.head.at + stale) & _WRAP
-        self.skipped += stale
-        return stale
-
 
 class AudioRing(_Spsc):
     """Fixed-size audio records in one preallocated arena; no Python object lives in it.
@@ -209,7 +212,7 @@ class AudioRing(_Spsc):
             each side, on that side's own thread.
     """
 
-    __slots__ = ("_arena", "_in", "_out", "payload")
+    __slots__ = ("_arena", "_in", "_out", "payload", "skipped")
 
     def __init__(
         self,
@@ -221,11 +224,12 @@ class AudioRing(_Spsc):
     ) -> None:
         super().__init__(capacity, cursor)
         self.payload = payload
-        stride = (_HEADER.size + payload + 7) & ~7
-        cells = bytearray(stride * (self._mask + 1))
-        self._arena = arena or (lambda: _View(cells, stride))
+        cell = Struct(f"{_HEADER.format}{payload}s{-payload % 8}x")  # a multiple of 8 bytes
+        cells = bytearray(cell.size * (self._mask + 1))
+        self._arena = arena or (lambda: _View(cells, cell))
         self._in: Arena | None = None  # the producer's view, made by the producer
         self._out: Arena | None = None  # the consumer's view, made by the consumer
+        self.skipped = 0  # written by the consumer
 
     def push(
         self, generation: int, epoch: int, tag: int, flags: int, stamp: int, payload: bytes
@@ -237,26 +241,26 @@ class AudioRing(_Spsc):
         assert self._producer.here(), f"{self!r}: a second producer"
         if len(payload) > self.payload:
             raise ValueError(f"a record carries {self.payload} bytes, not {len(payload)}")
-        if not self.room():
+        tail = self.tail.at
+        if (tail - self._head_seen) & _WRAP == self.capacity and not self.room():
             self.refused += 1
             return False
         view = self._in
         if view is None:
             view = self._in = self._arena()
-        tail = self.tail.at
-        view.write(tail & self._mask, (generation, epoch, tag, flags, stamp), payload)
+        view.write(tail & self._mask, generation, epoch, tag, flags, stamp, payload)
         self.tail.at = (tail + 1) & _WRAP  # publishes the cell: nothing of it may follow
         return True
 
     def pop(self) -> Record | None:
         """Consumer thread only. The oldest record, copied out; None when empty."""
         assert self._consumer.here(), f"{self!r}: a second consumer"
-        if not self.ready():
+        head = self.head.at
+        if head == self._tail_seen and not self.ready():
             return None
         view = self._out
         if view is None:
             view = self._out = self._arena()
-        head = self.head.at
         record = view.read(head & self._mask)
         self.head.at = (head + 1) & _WRAP  # gives the cell back: the copy is complete
         return record
@@ -270,6 +274,20 @@ class AudioRing(_Spsc):
         if view is None:
             view = self._out = self._arena()
         return view.header(self.head.at & self._mask)
+
+    def skip_to(self, keep: int) -> int:
+        """Consumer thread only. Prefer fresh: drop the oldest until `keep` are left.
+
+        Only the consumer may move the head, so a producer can never do this for it.
+        Returns how many were dropped; they are counted in `skipped`.
+        """
+        assert self._consumer.here(), f"{self!r}: a second consumer"
+        stale = self.backlog() - keep
+        if stale <= 0:
+            return 0
+        self.head.at = (self.head.at + stale) & _WRAP
+        self.skipped += stale
+        return stale
 
 
 class EventRing[Event](_Spsc):
@@ -290,10 +308,10 @@ class EventRing[Event](_Spsc):
     def push(self, event: Event) -> bool:
         """Producer thread only. False when full, counted in `refused`; never blocks."""
         assert self._producer.here(), f"{self!r}: a second producer"
-        if not self.room():
+        tail = self.tail.at
+        if (tail - self._head_seen) & _WRAP == self.capacity and not self.room():
             self.refused += 1
             return False
-        tail = self.tail.at
         self._cells[tail & self._mask] = event
         self.tail.at = (tail + 1) & _WRAP  # publishes the cell
         return True
@@ -301,9 +319,9 @@ class EventRing[Event](_Spsc):
     def pop(self) -> Event | None:
         """Consumer thread only. The oldest event; None when empty."""
         assert self._consumer.here(), f"{self!r}: a second consumer"
-        if not self.ready():
-            return None
         head = self.head.at
+        if head == self._tail_seen and not self.ready():
+            return None
         cell = head & self._mask
         event = self._cells[cell]
         self._cells[cell] = None  # a consumed event must not live until the ring comes round
