@@ -38,7 +38,7 @@ class Vad:
 
     threshold: float = 0.5  # speech probability that opens
     release: float = 0.35  # the lower one that keeps it open
-    pause_threshold: float = 0.3  # and the one that pauses a talking agent
+    pause_threshold: float = 0.2  # and the one that pauses a talking agent
     drop_db: float = 35.0  # so far below an utterance's loudest window is silence in any case
     onset_ms: int = 32  # speech that pauses the agent
     min_speech_ms: int = 96  # speech that takes a free floor

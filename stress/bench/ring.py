@@ -26,6 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median, quantiles
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -255,7 +256,7 @@ def trip_queue(
 
 CONTENDERS = (
     Contender("EventRing", alone_events, make_events, trip_ring),
-    Contender(f"AudioRing, {FRAME} bytes", alone_audio, make_audio, None),
+    Contender(f"AudioRing ({FRAME})", alone_audio, make_audio, None),
     Contender("collections.deque", alone_deque, make_deque, None),
     Contender(
         "queue.SimpleQueue", alone_simple, make_simple, trip_queue(queue.SimpleQueue[object])
@@ -285,7 +286,11 @@ def measure(seconds: float) -> dict[str, Times]:
 def report(found: dict[str, Times]) -> Table:
     """Medians, and how they compare with the event ring's."""
     rounds = len(found["EventRing"].alone)
-    table = Table(title=f"median of {rounds} rounds (x: times the event ring's)", expand=False)
+    table = Table(
+        title=f"median of {rounds} rounds (x: times the event ring)",
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("", no_wrap=True)
     for heading in ("push + pop\nns", "busy threads\nns", "echo p50\nus", "echo p99\nus"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -306,7 +311,7 @@ def _cell(values: list[float], ours: list[float], unit: float) -> str:
         return "-"
     shown = median(values) / unit
     ratio = median(a / b for a, b in zip(values, ours, strict=True))  # of the same round
-    return f"{shown:.{0 if unit == 1 else 1}f}  ({ratio:.2f}x)"
+    return f"{shown:.{0 if unit == 1 else 1}f} {ratio:.2f}x"
 
 
 def setting() -> str:

@@ -25,7 +25,7 @@ from threadline.threads.io_calls import listen
 from threadline.threads.server import Parts, Server
 
 RATE = 8_000
-LOWEST_HZ, STEP_HZ, TONES = 300, 20, 150
+LOWEST_HZ, STEP_HZ, TONES = 300, 40, 80
 SECONDS = 20  # of tone in one answer, in clauses of five
 
 
