@@ -16,6 +16,10 @@ demo *ARGS:
 test *ARGS: sounds
     @env -u PYTHON_GIL python -X faulthandler -m pytest "$@"
 
+# The tests of what owns no thread, and of the rings: for the other build of Python.
+core *ARGS:
+    @python -X faulthandler -m pytest tests/audio tests/wire tests/listening tests/talking tests/dialog tests/vendors tests/observe tests/threads/test_ring.py tests/threads/test_wake.py "$@"
+
 # Lint, formatting and types.
 check:
     ruff check
@@ -27,7 +31,7 @@ fmt:
     ruff check --fix
     ruff format
 
-# Measure: ring, asr or pacing.
+# Measure: ring, asr, speech, endpoint, turns or pacing.
 bench NAME *ARGS:
     @shift && python -m "stress.bench.{{ NAME }}" "$@"
 
@@ -50,6 +54,10 @@ doctor *ARGS:
 [no-cd]
 models *ARGS:
     @python -m threadline models "$@"
+
+# Build the container image and hold a call with it; ARGS go to the build.
+image *ARGS:
+    @stress/image.sh "$@"
 
 compile := "uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header"
 resolve := compile + " --python-platform linux --python-version 3.14"

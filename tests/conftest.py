@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 from threadline.errors import ThreadlineError
 from threadline.models.store import ModelStore
 from threadline.threads.fetch import fetch
+
+# A shared machine may hold a test back for longer than hypothesis lets one example take.
+settings.register_profile("threadline", deadline=None)
+settings.load_profile("threadline")
 
 
 @pytest.fixture(scope="session")

@@ -112,9 +112,9 @@ class Recogniser:
     ) -> None:
         self.failed = ""  # why no worker could start; empty once one is ready
         self.restarts = 0
+        self.placement = placement  # any thread may store "process": threads are then replaced
         self._decoder = decoder
         self._options = dict(options)
-        self._placement = placement
         self._deadline_seconds = deadline_seconds
         self._log = log
         self._workers = [_Worker() for _ in range(workers)]
@@ -176,6 +176,10 @@ class Recogniser:
                 self._end(worker, now, f"it was not ready after {START_SECONDS:g} s")
             elif worker.state == "down" and worker.due <= now:
                 self._start(worker, now)
+            elif self._leaves(worker) and worker.state in ("idle", "stuck"):
+                self._log.info("recogniser moves to a process of its own")
+                self._forget(worker)  # which ends the thread, unless it hangs
+                self._start(worker, now)
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do. None: not before something is readable."""
@@ -227,7 +231,12 @@ class Recogniser:
     # -- jobs --------------------------------------------------------------------------------
 
     def _idle(self) -> _Worker | None:
-        return next((worker for worker in self._workers if worker.state == "idle"), None)
+        idle = (worker for worker in self._workers if worker.state == "idle")
+        return next((worker for worker in idle if not self._leaves(worker)), None)
+
+    def _leaves(self, worker: _Worker) -> bool:
+        """A thread that is to become a process: it takes no further job."""
+        return worker.thread is not None and self.placement == "process"
 
     def _dispatch(self, now: float) -> None:
         """Retries go first."""
@@ -266,7 +275,7 @@ class Recogniser:
             worker.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             worker.sock.setblocking(False)
             self._poll.register(worker.sock, select.EPOLLIN)
-            if self._placement == "thread":
+            if self.placement == "thread":
                 self._start_thread(worker, theirs)
             else:
                 with theirs:

@@ -17,7 +17,9 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
+from typing import IO
 
 from ..errors import Exit, ThreadlineError
 
@@ -123,12 +125,21 @@ def _address(log: Path) -> str:
 def ready(address: str) -> tuple[bool, dict[str, object]]:
     """What /readyz says, and its facts; none when nobody answers."""
     try:
-        with urllib.request.urlopen(f"http://{address}/readyz", timeout=2) as answer:
-            return True, json.load(answer)
-    except urllib.error.HTTPError as error:
-        return False, json.load(error)
-    except OSError, ValueError:
+        try:
+            with urllib.request.urlopen(f"http://{address}/readyz", timeout=2) as answer:
+                return True, _facts(answer)
+        except urllib.error.HTTPError as error:
+            return False, _facts(error)
+    except OSError, ValueError, HTTPException:
         return False, {}
+
+
+def _facts(answer: IO[bytes]) -> dict[str, object]:
+    """ValueError when something else than this server answers there."""
+    facts = json.load(answer)
+    if not isinstance(facts, dict):
+        raise ValueError("not an object")  # as what is no JSON at all
+    return facts
 
 
 def cpu_by_thread(pid: int) -> dict[str, float]:

@@ -223,8 +223,9 @@ class Leg(asyncio.Protocol):
         self._io.working_on(None)
 
     def eof_received(self) -> None:
-        """The peer has closed its side."""
+        """The peer has closed its side: from here on the WebSocket takes nothing to send."""
         self._ws.receive_eof()
+        self.end("the caller's connection was lost")
         self._flush()
 
     def _flush(self) -> None:
@@ -325,23 +326,29 @@ class Leg(asyncio.Protocol):
     def pump(self) -> None:
         """Send what is due, unless the caller has taken the floor.
 
-        `epoch` is loaded once, and `self.epoch` only rises here, together with the clear. A
-        frame goes out only under the epoch that has been cleared for; so after a clear, no
-        frame of an older epoch can follow.
+        `self.epoch` only rises here, together with the clear, and a frame goes out only under the
+        epoch that has been cleared for; so after a clear, no frame of an older epoch can follow.
+        A frame of a newer one proves that the caller's epoch has risen since it was looked at.
         """
         call = self.call
         if call is None or not self.generation or self.closed:
             return
-        epoch = call.epoch.at
-        if epoch != self.epoch:
-            self._clear(call, epoch)
+        self._follow(call)
         while (record := call.due.pop()) is not None:
-            generation, frame_epoch, clause, flags, stamp, payload = record
-            if generation != self.generation or frame_epoch != epoch:
+            generation, epoch, clause, flags, stamp, payload = record
+            if generation == self.generation and epoch > self.epoch:
+                self._follow(call)
+            if generation != self.generation or epoch != self.epoch:
                 self._io.stale += 1
                 continue
             self._send(call, clause, flags, stamp, payload)
         self._flush()
+
+    def _follow(self, call: Call) -> None:
+        """Has the caller taken the floor since we last looked?"""
+        epoch = call.epoch.at
+        if epoch != self.epoch:
+            self._clear(call, epoch)
 
     def _send(self, call: Call, clause: int, flags: int, stamp: int, payload: bytes) -> None:
         ws, wire = self._ws, self._wire

@@ -13,7 +13,7 @@ One verdict
 
 | policy  | modules that turn the GIL on   | the GIL is on all the same            |
 | ------- | ------------------------------ | ------------------------------------- |
-| isolate | kept in a child process        | fallback                              |
+| isolate | kept in a child process        | fallback; exit, at the start, if told |
 | refuse  | loaded here                    | exit, with the name and the remedy    |
 | accept  | loaded here                    | fallback                              |
 | force   | loaded here under PYTHON_GIL=0 | cannot be, or exit (build with a GIL) |
@@ -67,6 +67,9 @@ RECOGNISER_MODULES = ("ctranslate2", "faster_whisper")
 
 # A safe import also flips the GIL, for milliseconds; two readings this far apart are believed.
 SETTLED_SECONDS = 0.1
+# While a server runs and no module was named, it may be a library that imports one safe module
+# after another, and we always looked in the middle of one. The name comes with the real thing.
+UNNAMED_SECONDS = 5.0
 
 _WARNING = re.compile(
     r"The global interpreter lock \(GIL\) has been enabled to load module '(.+?)'"
@@ -182,11 +185,11 @@ def facts(culprit: str = "") -> Facts:
     )
 
 
-def judge(found: Facts, policy: GilPolicy) -> Verdict:
+def judge(found: Facts, policy: GilPolicy, start_with_gil: bool = True) -> Verdict:
     """What `policy` makes of the facts, at start.
 
-    Raises `GilError` when the policy is `refuse` and the GIL is on, or `force` on a build that
-    has only the one with a GIL.
+    Raises `GilError` when the policy is `refuse` and the GIL is on, or `isolate` and not
+    `start_with_gil`, or `force` on a build that has only the one with a GIL.
     """
     if policy == "force" and found.build == "gil":
         raise GilError(
@@ -195,6 +198,11 @@ def judge(found: Facts, policy: GilPolicy) -> Verdict:
         )
     if policy in ("refuse", "force") and found.gil_on:
         raise GilError(f"{_why_on(found)} and the policy is `{policy}`. {_remedy(found)}")
+    if policy == "isolate" and found.gil_on and not start_with_gil:
+        raise GilError(
+            f"{_why_on(found)} and start_with_gil is false. {_remedy(found)} To start all the "
+            "same, in fallback mode, use --gil accept."
+        )
     verdict = Verdict(
         build=found.build,
         gil_on=found.gil_on,
@@ -211,6 +219,7 @@ def preload(
     policy: GilPolicy,
     modules: Iterable[str] = MODULES,
     recogniser: Iterable[str] = RECOGNISER_MODULES,
+    start_with_gil: bool = True,
 ) -> Verdict:
     """Import everything heavy before the first call, then judge. Main thread, before others.
 
@@ -234,7 +243,16 @@ def preload(
             ) from error
         if not was_on and sys._is_gil_enabled():
             culprit = culprit or name
-    return judge(_settled(culprit), policy)
+    return judge(_settled(culprit), policy, start_with_gil)
+
+
+def look_again(verdict: Verdict, start_with_gil: bool) -> Verdict:
+    """The verdict once everything is imported: a brain may bring modules of its own.
+
+    Raises `GilError` as `judge` does. Main thread, before others.
+    """
+    found = _settled(verdict.culprit)
+    return judge(found, verdict.policy, start_with_gil)
 
 
 def _settled(culprit: str) -> Facts:
@@ -285,8 +303,8 @@ def ensure_forced(
 class GilWatch:
     """Notices a GIL that comes on late. Pure: feed it readings, one thread only.
 
-    It believes two readings in a row, at least 100 ms apart, and reports once: the interpreter
-    never turns the GIL off again.
+    It believes readings in a row over at least 100 ms, or 5 s when no module was named, and
+    reports once: the interpreter never turns the GIL off again.
     """
 
     __slots__ = ("_culprit", "_since", "verdict")
@@ -305,7 +323,7 @@ class GilWatch:
             return None
         if self._since is None:
             self._since = now
-        if now - self._since < SETTLED_SECONDS:
+        if now - self._since < (SETTLED_SECONDS if self._culprit() else UNNAMED_SECONDS):
             return None
         self.verdict = self._late()
         return Flip(self.verdict, drain=self.verdict.policy == "refuse")

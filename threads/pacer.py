@@ -117,12 +117,14 @@ class Pacer:
             self._turn(line, generation, epoch)
         outgoing = call.outgoing
         head = outgoing.peek()
-        while head is not None and (head[0] != generation or head[1] != epoch):
+        while head is not None and (head[0] < generation or head[1] < epoch):
             outgoing.pop()
             self.stale += 1
             head = outgoing.peek()
         if held:
             return 0
+        if head is not None and (head[0] > generation or head[1] > epoch):
+            return 0  # an epoch began after we had looked: this frame is not stale but early
         if head is None:
             if line.playing:
                 self._starve(line)

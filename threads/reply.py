@@ -54,6 +54,7 @@ AHEAD_BYTES = 64_000  # 8 s
 _SPEAKING = ("reply", "pacer", "io-calls")  # stages without which no apology is heard
 REFILL_SECONDS = 0.25  # a ring holds 2.5 s
 HANG_UP_CAP_NS = 3_000_000_000  # after the goodbye should have been heard
+GOODBYE_CAP_NS = 30_000_000_000  # after it was ordered, should the voice never speak it
 
 
 @dataclass(slots=True)
@@ -294,6 +295,7 @@ class ReplyStage:
                 case talk.HangUp(_, clause):
                     line.hang_up = "the agent said goodbye"
                     line.hang_up_after = clause
+                    line.hang_up_by = time.monotonic_ns() + GOODBYE_CAP_NS
                     if clause == 0:
                         self._hang_up(line)
         self._request_speech(line)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ..config import Config
 from ..dialog.brain import LocalBrain, RemoteBrain
 from ..errors import Exit
 from ..listening.silero import Silero
+from ..observe.prometheus import Sample, gauge
 from ..talking.clauses import ClauseCutter
 from . import logs
 from .asr import AsrStage
@@ -36,6 +37,7 @@ from .watch import Collector, Watch
 
 log = logs.logger("server")
 
+FRAME_SECONDS = 0.02
 FALLBACK_SHARE = 4  # with the GIL on, one call in so many is admitted
 FALLBACK_PREBUFFER = 3  # and so many times the prebuffer
 
@@ -61,6 +63,7 @@ class Server:
         self.calls = [Call(slot) for slot in range(config.server.max_calls)]
         self._config = config
         self._gil = GilWatch(verdict)
+        self._refused = False  # the GIL came on late, and the policy is `refuse`
         self.inboxes = {
             name: Inbox(name) for name in ("io-calls", "vad", "asr", "reply", "tts", "io-vendors")
         }
@@ -71,7 +74,7 @@ class Server:
         collector = Collector(lambda: self.io.live)
         self.watch = Watch(
             stages=[one.watched() for one in running],
-            sources=[one.stage.samples for one in running],
+            sources=[*(one.stage.samples for one in running), self._samples],
             collector=collector,
             gil_sample=self._gil.sample,
             gil_changed=self._gil_changed,
@@ -182,8 +185,9 @@ class Server:
             log.info("pacer", rights=self.pacer.rights.sentence, memory=lock_memory().detail)
 
     def run(self) -> Exit:
-        """Serve until a signal, or `stop`, ends it."""
-        return self.supervisor.run()
+        """Serve until a signal ends it, or the GIL under `refuse`."""
+        ended = self.supervisor.run()
+        return Exit.GIL if self._refused and ended is not Exit.CRASH else ended
 
     def close(self) -> bool:
         """Stop everything at once (tests). False when a thread had to be left behind."""
@@ -205,6 +209,7 @@ class Server:
             "gil_policy": verdict.policy,
             "fallback": verdict.fallback,
             "gil": verdict.sentence,
+            "gil_remedy": verdict.remedy,
             "stages": [running.stage.name for running in self.supervisor.stages],
         }
 
@@ -215,12 +220,21 @@ class Server:
         log.error("gil", policy=now.policy, verdict=now.sentence, remedy=now.remedy)
         self._fall_back()
         if change.drain:
-            self.supervisor.ask_to_stop()
+            self._refused = True
+            self.supervisor.retire()
 
     def _fall_back(self) -> None:
         """Each of these is one store that its thread reads on its next turn."""
         self.io.limit = max(1, self._config.server.max_calls // FALLBACK_SHARE)
         self.pacer.prebuffer *= FALLBACK_PREBUFFER
+        self.asr.recogniser.placement = "process"
+
+    def _samples(self) -> Iterable[Sample]:
+        """For the metrics page: what the return of the GIL changes."""
+        fallback = float(self._gil.verdict.fallback)
+        yield gauge("threadline_fallback", "1 in fallback mode: the GIL is on.", fallback)
+        held = self.pacer.prebuffer * FRAME_SECONDS
+        yield gauge("threadline_prebuffer_seconds", "Audio held before an answer begins.", held)
 
 
 def _clauses(text: str) -> list[str]:

@@ -5,7 +5,8 @@ log, tts, asr, io-vendors, reply, vad, pacer, io-calls, watch. A stage that cann
 the start with its one sentence.
 
 A stage that raises ends one call, the one it was working on, with a spoken apology where that is
-possible; the thread goes on. The only catch-all of this project is in `Running._run`.
+possible; the thread goes on. The catch-all is in `Running._run`; other than that, whatever a
+voice or a vendor's library may raise is caught where it is called, and costs a clause.
 
 End: the first SIGTERM or SIGINT drains (no new calls, the live ones end by themselves, with a
 cap); the second one stops now. Threads end in the opposite order of their start.
@@ -154,6 +155,7 @@ class Supervisor:
         self._drain_seconds = drain_seconds
         self._watching = threading.Thread(target=watch.run, name="watch", daemon=True)
         self._asked = 0  # times we were asked to stop
+        self._retired = False  # drain, and nobody has asked
         # Not an Event: a signal that comes inside of its wait would deadlock on its lock.
         self._bell = Inbox("supervisor")
 
@@ -175,11 +177,20 @@ class Supervisor:
         self._asked += 1
         self._bell.wake()
 
-    def run(self) -> Exit:
-        """Until asked to stop; then drain and end. Returns how it went."""
+    def retire(self) -> None:
+        """Any thread: drain. Who asks to stop after this still asks for the first time."""
+        self._retired = True
+        self._bell.wake()
+
+    def catch_signals(self) -> None:
+        """Main thread. Before `start`, so that from the first call on a signal drains."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.ask_to_stop())
-        while not self._asked:
+
+    def run(self) -> Exit:
+        """Until asked to stop; then drain and end. Returns how it went."""
+        self.catch_signals()
+        while not self._asked and not self._retired:
             self._bell.wait(1.0)
         cut = self.drain()
         ended = self.end()

@@ -2,7 +2,8 @@
 
 Wakes on   its inbox: io-calls writes it when caller audio has arrived.
 Owns       the VAD's recurrent state, the speech machine and the pre-roll of every call.
-Reads      a call's generation, busy and playing; its `heard` ring.
+Reads      a call's generation, busy and playing; whether its `outgoing` ring is empty; its
+           `heard` ring.
 Writes     hold and epoch of every call; the `speech` ring and `Silence`, `TurnOver` to asr;
            `FloorTaken` to reply; wakes io-calls when an epoch rose.
 
@@ -49,6 +50,7 @@ class _Ear:
 
     __slots__ = (
         "call",
+        "deaf",
         "generation",
         "heard_at",
         "machine",
@@ -66,12 +68,14 @@ class _Ear:
         self.pending = bytearray()
         self.tentative: list[bytes] = []  # windows of the newest utterance, while it may lapse
         self.utterance = 0
+        self.deaf = False  # a defect: this caller is heard no more, see `step`
         self.generation = 0
         self.heard_at = 0
         self.spoke_at = 0
 
     def reset(self, generation: int) -> None:
         self.generation = generation
+        self.deaf = False
         self.machine.reset()
         self.preroll.clear()
         self.pending.clear()
@@ -118,6 +122,10 @@ class VadStage:
     def step(self) -> None:
         """Wait for audio, let a few more calls' audio arrive, judge all of it."""
         self.beat += 1
+        failed, self.on_call = self.on_call, None
+        if failed is not None:  # the last turn raised on this call, which now ends: leave it alone
+            self._ears[failed.slot].deaf = True
+            failed.hold.at = 0  # or its apology would not be heard
         kept = self._to_asr.flush() and self._to_reply.flush()
         if not self.inbox.wait(1.0 if kept else 0.02):
             return
@@ -128,6 +136,7 @@ class VadStage:
         while full:
             self._judge(full)
             full = [ear for ear in full if len(ear.pending) >= WINDOW]
+        self.on_call = None
 
     def _collect(self, ear: _Ear) -> bool:
         """Take what the caller said. True when there is a whole window of it."""
@@ -138,7 +147,7 @@ class VadStage:
             self._silero.reset(call.slot)
             if call.hold.at:
                 call.hold.at = 0
-        if not generation & 1:
+        if ear.deaf or not generation & 1:
             return False
         self.skipped += call.heard.skip_to(FRESH_FRAMES)
         while (record := call.heard.pop()) is not None:
@@ -168,7 +177,8 @@ class VadStage:
     def _hear(self, ear: _Ear, window: bytes, chance: float, level: float) -> None:
         machine, call = ear.machine, ear.call
         silent, taken = machine.state is State.SILENCE, machine.taken
-        busy = bool(call.busy.at or call.playing.at)
+        # An answer that has left reply and not begun to play is in the ring.
+        busy = bool(call.busy.at or call.playing.at or call.outgoing.depth())
         events = machine.feed(chance, level, busy, len(ear.preroll))
         if machine.state is State.SPEECH:
             # The window ended so long before the newest frame did.

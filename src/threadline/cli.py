@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from . import cli_call, cli_demo, cli_doctor, cli_models, cli_serve
@@ -48,3 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output is gone; Python must not try to flush to it once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
+    except Exception:  # noqa: BLE001  # a defect of ours: shown in full, under a code of its own
+        traceback.print_exc()
+        return Exit.CRASH

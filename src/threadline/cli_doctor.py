@@ -27,6 +27,7 @@ from .config_sources import load
 from .errors import ConfigError, Exit, GilError, ModelError
 from .models.store import ModelStore, State
 from .threads import gil
+from .threads.child_server import ready
 from .threads.gil import Audited, Facts
 from .threads.realtime import Favour, Lateness, lock_memory, measure_lateness
 
@@ -93,13 +94,16 @@ def examine(file: Path | None = None, policy: str | None = None) -> list[Finding
     audited = gil.audit((*gil.MODULES, *gil.RECOGNISER_MODULES))
     ordinary, prepared = (measure_lateness(fifo, TICKS) for fifo in (False, True))
     store = ModelStore(Path(config.models).expanduser() if config.models else None)
+    host = config.server.host
+    address = f"{'127.0.0.1' if host == '0.0.0.0' else host}:{config.server.port}"
     return [
-        *check_interpreter(gil.facts(), config.gil, audited),
+        *check_interpreter(gil.facts(), config.gil, audited, config.start_with_gil),
         *check_modules(audited, config.gil),
         *check_clock(ordinary, prepared, lock_memory()),
         *check_models(store, config),
         *findings,
         check_brain(config),
+        *check_server(address, ready(address)[1]),
     ]
 
 
@@ -118,7 +122,9 @@ def check_config(
     return config, [Finding("Service", "configuration", "fine", source)]
 
 
-def check_interpreter(found: Facts, policy: GilPolicy, audited: Sequence[Audited]) -> list[Finding]:
+def check_interpreter(
+    found: Facts, policy: GilPolicy, audited: Sequence[Audited], start_with_gil: bool = True
+) -> list[Finding]:
     """Versions, the build, and what ``policy`` would make of the GIL."""
     try:
         ours = version("threadline")
@@ -132,10 +138,13 @@ def check_interpreter(found: Facts, policy: GilPolicy, audited: Sequence[Audited
         f"{platform.python_version()}, {'free-threaded' if free else 'built with the GIL'}",
         "" if free else "Run Threadline with python3.14t; this build answers fewer calls.",
     )
-    return [Finding("Interpreter", "Threadline", "fine", ours), build, _gil(found, policy, audited)]
+    foretold = _gil(found, policy, audited, start_with_gil)
+    return [Finding("Interpreter", "Threadline", "fine", ours), build, foretold]
 
 
-def _gil(found: Facts, policy: GilPolicy, audited: Sequence[Audited]) -> Finding:
+def _gil(
+    found: Facts, policy: GilPolicy, audited: Sequence[Audited], start_with_gil: bool
+) -> Finding:
     """What `threadline serve` would say of the GIL, foretold from the audit."""
     here = set(gil.MODULES) | (set() if policy == "isolate" else set(gil.RECOGNISER_MODULES))
     culprits = [one for one in audited if one.state == "turns the GIL on" and one.module in here]
@@ -145,7 +154,7 @@ def _gil(found: Facts, policy: GilPolicy, audited: Sequence[Audited]) -> Finding
         found = Facts(found.build, True, culprits[0].detail or culprits[0].module)
     name = f"GIL, --gil {policy}"
     try:
-        verdict = gil.judge(found, policy)
+        verdict = gil.judge(found, policy, start_with_gil)
     except GilError as error:
         return Finding("Interpreter", name, "trouble", "the server would not start", str(error))
     standing: Standing = "note" if verdict.fallback or policy == "force" else "fine"
@@ -256,6 +265,15 @@ def check_brain(config: Config) -> Finding:
         return Finding("Service", "brain", "fine", f"{config.llm.model} at {where}, not tried")
     remedy = "Set OPENAI_API_KEY, or OPENAI_BASE_URL to a server that needs none."
     return Finding("Service", "brain", "trouble", f"{config.llm.model} without a key", remedy)
+
+
+def check_server(address: str, facts: Mapping[str, object]) -> list[Finding]:
+    """What a server that runs where the configuration says tells of its mode; else nothing."""
+    if "gil_policy" not in facts:
+        return []
+    standing: Standing = "note" if facts["fallback"] else "fine"
+    text = f"{facts['calls']} of {facts['limit']} calls. {facts['gil']}"
+    return [Finding("Service", f"server {address}", standing, text, str(facts["gil_remedy"]))]
 
 
 def show(findings: Sequence[Finding], console: Console) -> None:

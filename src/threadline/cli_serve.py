@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 from .config import Config, GilPolicy
 from .config_sources import Value, describe, load
@@ -28,7 +30,7 @@ Answer calls. A carrier's media stream connects to /twilio; the webhook that tel
 
 The first SIGTERM or Ctrl-C drains: no new calls, live ones end by themselves. The second stops
 now. Exit codes: 0 all calls ended, 2 a bad setting, 3 a model is missing, 4 the GIL is on and
-the policy is refuse, 5 the port is taken, 6 calls had to be cut off, 70 a defect of ours.
+the policy forbids it, 5 the port is taken, 6 calls had to be cut off, 70 a defect of ours.
 """
 _EXAMPLES = """\
 examples:
@@ -70,15 +72,24 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> Exit:
     """Serve until a signal."""
     config = settings(args, os.environ)
-    verdict = gil.preload(config.gil)
+    if os.getpid() == 1:  # of a container: the kernel drops what it has no handler for
+        signal.signal(signal.SIGTERM, _stop_at_once)
+    verdict = gil.preload(config.gil, start_with_gil=config.start_with_gil)
     parts = real_parts(config)
+    verdict = gil.look_again(verdict, config.start_with_gil)
     server = Server(config, verdict, parts, listen(config.server.host, config.server.port))
     logs.start(config.log)
     try:
+        server.supervisor.catch_signals()
         server.start()
         return server.run()
     finally:
         logs.stop(2.0)
+
+
+def _stop_at_once(*_: object) -> NoReturn:
+    """SIGTERM before a call could be taken; `Server.run` has its own."""
+    sys.exit(Exit.OK)
 
 
 def settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Config:
@@ -105,8 +116,10 @@ def settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Config:
 def real_parts(config: Config) -> Parts:
     """The models of the store, each verified, and the brain that the configuration names."""
     store = ModelStore(Path(config.models) if config.models else None)
-    voice = store.directory(config.tts.voice)
-    whisper = store.directory(config.asr.model)
+    voice = store.directory(_of_kind(store, "tts.voice", config.tts.voice, "voice", ".onnx.json"))
+    whisper = store.directory(
+        _of_kind(store, "asr.model", config.asr.model, "recogniser", "model.bin")
+    )
 
     def load_voice() -> Voice:
         (network,) = voice.glob("*.onnx")
@@ -124,6 +137,15 @@ def real_parts(config: Config) -> Parts:
         },
         brain=make_brain(config),
     )
+
+
+def _of_kind(store: ModelStore, setting: str, name: str, kind: str, ending: str) -> str:
+    """The model's name, if it has a file that only models of this kind have."""
+    if not any(file.name.endswith(ending) for file in store.model(name).files):
+        raise ConfigError(
+            f"{setting} is {name!r}, and {name} is no {kind}: see `threadline models list`."
+        )
+    return name
 
 
 def make_brain(config: Config) -> LocalBrain[Any] | RemoteBrain:

@@ -107,6 +107,7 @@ class Config:
     """Everything. ``Config()`` answers a call with no key and no network."""
 
     gil: GilPolicy = "isolate"
+    start_with_gil: bool = True  # false: `isolate` too exits when the GIL is on at the start
     models: str = ""  # the model store's folder; empty: the user's cache folder
     server: Server = field(default_factory=Server)
     vad: Vad = field(default_factory=Vad)

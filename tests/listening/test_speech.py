@@ -268,6 +268,10 @@ class AnySpeech(RuleBasedStateMachine):
         self.streak = 0  # windows in a row that could open
         self.loudest = 0.0
         config = Vad(
+            threshold=0.5,
+            release=0.35,
+            pause_threshold=0.3,
+            drop_db=35.0,
             onset_ms=onset * WINDOW_MS,
             min_speech_ms=free * WINDOW_MS,
             interrupt_ms=busy * WINDOW_MS,
