@@ -102,6 +102,7 @@ class AsrStage:
     def step(self) -> None:
         """Wait; take events and results; hand jobs to free workers."""
         self.beat += 1
+        self.on_call = None
         kept = self._to_reply.flush()
         busy = self._queue or self._running
         self.inbox.wait(0.1 if busy else 1.0 if kept else 0.02)

@@ -91,6 +91,7 @@ class Pacer:
     def advance(self, expired: int) -> None:
         """Release what is due after `expired` more sub-ticks. `step` without the sleep."""
         self.beat += 1
+        self.on_call = None
         self._ticks += expired
         late = min(expired, self._subticks)
         self.gaps += expired - late

@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +76,7 @@ class _Line:
     call: Call
     generation: int
     call_id: str
+    context: Context  # what a brain sets in it is of this call: all calls share the thread
     conversation: Conversation
     epoch: int
     orders: deque[talk.Say | talk.EndOfReply] = field(default_factory=deque)  # not yet with tts
@@ -127,6 +129,7 @@ class ReplyStage:
     def step(self) -> None:
         """Take every event, then fill the rings."""
         self.beat += 1
+        self.on_call = None
         kept = self._to_tts.flush() and self._to_io.flush()
         kept = (self._vendors is None or self._vendors.flush()) and kept
         waiting = any(line.pieces or line.hang_up for line in self._lines.values())
@@ -189,7 +192,8 @@ class ReplyStage:
             call=call,
             generation=event.generation,
             call_id=event.call_id,
-            conversation=Conversation(self._brain, epoch),
+            context=context,
+            conversation=context.run(Conversation, self._brain, epoch),
             epoch=epoch,
         )
         self._lines[event.slot] = line
@@ -275,7 +279,7 @@ class ReplyStage:
     # -- what the conversation orders ---------------------------------------------------------
 
     def _do(self, line: _Line, event: talk.Input) -> None:
-        for order in line.conversation.handle(event):
+        for order in line.context.run(line.conversation.handle, event):
             match order:
                 case talk.Say(_, clause, text):
                     if not line.turn.clause:
@@ -381,7 +385,7 @@ class ReplyStage:
             return
         line.failed = True
         self.apologies += 1
-        for order in line.conversation.handle(talk.CallEnded()):
+        for order in line.context.run(line.conversation.handle, talk.CallEnded()):
             if isinstance(order, talk.CancelAsk) and self._vendors is not None:
                 self._vendors.cancel(line.call.slot, line.generation, order.ask)
         line.orders.clear()

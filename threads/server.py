@@ -192,8 +192,8 @@ class Server:
     def close(self) -> bool:
         """Stop everything at once (tests). False when a thread had to be left behind."""
         ended = self.supervisor.end()
-        for inbox in self.inboxes.values():
-            inbox.close()
+        for one in (*self.inboxes.values(), self.watch, self.supervisor):
+            one.close()
         return ended
 
     # -- what concerns several threads ----------------------------------------------------------

@@ -223,6 +223,10 @@ class Supervisor:
         self._collector.close()
         return ended
 
+    def close(self) -> None:
+        """After `end`, when nobody can ask for anything any more."""
+        self._bell.close()
+
     @staticmethod
     def _end(stages: Sequence[Running]) -> bool:
         stuck = [running.stage.name for running in reversed(stages) if not running.stop()]

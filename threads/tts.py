@@ -129,6 +129,7 @@ class TtsStage:
     def step(self) -> None:
         """Take what came; speak one clause."""
         self.beat += 1
+        self.on_call = None
         kept = self._to_reply.flush()
         if not self._waiting:
             self.inbox.wait(1.0 if kept else 0.02)

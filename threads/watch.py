@@ -97,6 +97,10 @@ class Watch:
         self._stopping = True
         self._inbox.wake()
 
+    def close(self) -> None:
+        """After the thread has been joined."""
+        self._inbox.close()
+
     def look(self, now: float) -> None:
         """One turn of the loop. `now` is time.monotonic, in seconds."""
         self._heart.look(now)

@@ -436,7 +436,7 @@ class Line:
             try:
                 self.sock.sendall(data)
             except ConnectionError:
-                self.gone = True
+                self.gone = self.reset = True
 
     @property
     def closing(self) -> Close | None:

@@ -113,5 +113,6 @@ def test_a_frame_that_is_due_when_the_peer_has_closed_its_side_is_no_defect(tmp_
 
         io.io.loop.call_soon_threadsafe(closed_and_due)
         line.until(lambda: line.gone, "the server closes")
+        line.close()
         io.free()
         assert io.defects == []

@@ -179,7 +179,7 @@ def test_a_conversation_with_the_real_models(models: ModelStore, tmp_path: Path)
     lines = (
         "I would like to book a table for four people.",
         "On Friday, at half past seven in the evening.",
-        "My name is Anna.",
+        "What are your opening hours?",
     )
     clips = []
     for text in lines:
@@ -208,9 +208,9 @@ def test_a_conversation_with_the_real_models(models: ModelStore, tmp_path: Path)
         assert [turn["turn"] for turn in turns] == [0, 1, 2, 3]
         assert re.search(r"table for (four|4) people", heard[1])
         assert "friday" in heard[2]
-        assert "anna" in heard[3]
-        assert "Friday" in turns[3]["said"]
-        assert "Anna" in turns[3]["said"]
+        assert "opening hours" in heard[3]
+        assert all(turn["said"] for turn in turns)
+        assert "We are open" in turns[3]["said"]
         assert len(record.utterances) >= 4, "a greeting and three answers were played"
 
 
