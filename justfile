@@ -72,3 +72,7 @@ pin *ARGS:
 [private]
 sounds:
     @tests/sounds.sh
+
+# Look for data races with ThreadSanitizer, under an interpreter built for it once. Not in CI.
+tsan *ARGS:
+    @watched=$(./justw --tsan-python) && python -m stress.tsan "$watched" "$@"

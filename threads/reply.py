@@ -188,6 +188,7 @@ class ReplyStage:
     def _open(self, event: CallOpened) -> None:
         call = self._calls[event.slot]
         epoch = call.epoch.at
+        context = Context()
         line = _Line(
             call=call,
             generation=event.generation,

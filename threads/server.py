@@ -192,8 +192,10 @@ class Server:
     def close(self) -> bool:
         """Stop everything at once (tests). False when a thread had to be left behind."""
         ended = self.supervisor.end()
-        for one in (*self.inboxes.values(), self.watch, self.supervisor):
-            one.close()
+        for inbox in self.inboxes.values():
+            inbox.close()
+        self.watch.close()
+        self.supervisor.close()
         return ended
 
     # -- what concerns several threads ----------------------------------------------------------
