@@ -76,3 +76,14 @@ sounds:
 # Look for data races with ThreadSanitizer, under an interpreter built for it once. Not in CI.
 tsan *ARGS:
     @watched=$(./justw --tsan-python) && python -m stress.tsan "$watched" "$@"
+
+# Run the same commit on this build of Python and on the GIL build; writes docs/compare.md.
+compare *ARGS:
+    @gil=$(./justw --gil python -c 'import sys; print(sys.executable)') && \
+        python -m stress.compare --gil-python "$gil" "$@"
+
+# Python, with the packages on its path.
+[private]
+[no-cd]
+python *ARGS:
+    @python "$@"

@@ -54,7 +54,7 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except (OSError, OverflowError, ValueError) as error:  # ValueError: a host that is no name
-        why = getattr(error, "strerror", None) or error
+        why = str(getattr(error, "strerror", None) or error).partition(" (while ")[0]
         raise AddressError(
             f"Cannot listen on {host}:{port} ({why}): stop what uses it, or choose another "
             "with --host and --port (0 takes a free one)."

@@ -300,10 +300,15 @@ def _check_order(values: Mapping[str, Any], origins: Mapping[str, str]) -> None:
         if values[smaller] < values[larger] or (may_equal and values[smaller] == values[larger]):
             continue
         raise ConfigError(
-            f"{smaller} is {values[smaller]} ({origins[smaller]}), and must be "
+            f"{smaller} is {values[smaller]} ({_inside(origins[smaller])}), and must be "
             f"{'at most' if may_equal else 'less than'} {larger}, which is {values[larger]} "
-            f"({origins[larger]}): change one of them."
+            f"({_inside(origins[larger])}): change one of them."
         )
+
+
+def _inside(origin: str) -> str:
+    """An origin in the middle of a sentence."""
+    return origin.replace("The flag", "the flag", 1)
 
 
 def _build(values: Mapping[str, Any]) -> Config:
