@@ -88,7 +88,7 @@ def test_every_setting_can_be_set_from_every_source(toml) -> None:
     for setting in describe():
         value = other_value(setting)
         section, _, key = setting.name.rpartition(".")
-        text = f'"{value}"' if setting.kind is str else str(value)
+        text = f'"{value}"' if setting.kind is str else str(value).lower()
         file = toml((f"[{section}]\n" if section else "") + f"{key} = {text}\n")
         for config in (
             load(file, {}, {}),
@@ -104,6 +104,8 @@ def test_every_setting_can_be_set_from_every_source(toml) -> None:
 def other_value(setting: Setting) -> object:
     if setting.choices:
         return next(choice for choice in setting.choices if choice != setting.default)
+    if setting.kind is bool:
+        return not setting.default
     if setting.kind is str:
         return PREFIXES.get(setting.name, ("",))[0] + "other"
     step = MULTIPLES.get(setting.name, 1)
@@ -215,9 +217,9 @@ def test_settings_that_contradict_each_other(smaller: str, larger: str, may_equa
     apart = {"vad.min_speech_ms": 5000, "vad.interrupt_ms": 5000}  # no second contradiction
     flags = {**apart, larger: bound}
     assert refusal(flags={**flags, smaller: past}) == (
-        f"{smaller} is {past} (The flag {smaller}), and must be "
+        f"{smaller} is {past} (the flag {smaller}), and must be "
         f"{'at most' if may_equal else 'less than'} {larger}, which is {bound} "
-        f"(The flag {larger}): change one of them."
+        f"(the flag {larger}): change one of them."
     )
     if may_equal:
         load(None, {}, {**flags, smaller: bound})

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 from .config import Config, GilPolicy
 from .config_sources import Value, describe, load
@@ -72,8 +70,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> Exit:
     """Serve until a signal."""
     config = settings(args, os.environ)
-    if os.getpid() == 1:  # of a container: the kernel drops what it has no handler for
-        signal.signal(signal.SIGTERM, _stop_at_once)
     verdict = gil.preload(config.gil, start_with_gil=config.start_with_gil)
     parts = real_parts(config)
     verdict = gil.look_again(verdict, config.start_with_gil)
@@ -85,11 +81,6 @@ def run(args: argparse.Namespace) -> Exit:
         return server.run()
     finally:
         logs.stop(2.0)
-
-
-def _stop_at_once(*_: object) -> NoReturn:
-    """SIGTERM before a call could be taken; `Server.run` has its own."""
-    sys.exit(Exit.OK)
 
 
 def settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Config:

@@ -107,8 +107,8 @@ class Config:
     """Everything. ``Config()`` answers a call with no key and no network."""
 
     gil: GilPolicy = "isolate"
-    start_with_gil: bool = True  # false: `isolate` too exits when the GIL is on at the start
     models: str = ""  # the model store's folder; empty: the user's cache folder
+    start_with_gil: bool = True  # false: `isolate` too exits when the GIL is on at the start
     server: Server = field(default_factory=Server)
     vad: Vad = field(default_factory=Vad)
     asr: Asr = field(default_factory=Asr)
