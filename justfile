@@ -35,6 +35,10 @@ fmt:
 bench NAME *ARGS:
     @shift && python -m "stress.bench.{{ NAME }}" "$@"
 
+# Races on real threads, some minutes: --list, --seed S --only NAME, --hours H.
+stress *ARGS:
+    @env -u PYTHON_GIL python -m stress.run "$@"
+
 # Answer calls.
 [no-cd]
 serve *ARGS:
@@ -87,3 +91,11 @@ compare *ARGS:
 [no-cd]
 python *ARGS:
     @python "$@"
+
+# Search the interleavings of rings, wake-ups and floor changes: --only NAME, --replay SCHEDULE.
+explore *ARGS:
+    @env -u PYTHON_GIL python -m stress.explore "$@"
+
+# Plant every known race and see that it is found.
+mutants *ARGS:
+    @env -u PYTHON_GIL python -m stress.mutants "$@"

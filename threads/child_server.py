@@ -129,7 +129,8 @@ def ready(address: str) -> tuple[bool, dict[str, object]]:
             with urllib.request.urlopen(f"http://{address}/readyz", timeout=2) as answer:
                 return True, _facts(answer)
         except urllib.error.HTTPError as error:
-            return False, _facts(error)
+            with error:
+                return False, _facts(error)
     except OSError, ValueError, HTTPException:
         return False, {}
 

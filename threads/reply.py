@@ -111,6 +111,8 @@ class ReplyStage:
         self._calls = calls
         self._brain = brain
         self._lines: dict[int, _Line] = {}
+        self._newest = [0] * len(calls)  # generation of the call that was opened last, by slot
+        self._early: list[Event] = []  # they overtook the news that their call was opened
         self._to_tts = to_tts
         self._to_io = to_io
         self._vendors = vendors
@@ -138,6 +140,10 @@ class ReplyStage:
             assert isinstance(event, Event), event
             self.on_call = self._calls[event.slot]
             self._take(event)
+        early, self._early = self._early, []
+        for event in early:
+            self.on_call = self._calls[event.slot]
+            self._take(event)
         now = time.monotonic_ns()
         for line in self._lines.values():
             self.on_call = line.call
@@ -153,7 +159,15 @@ class ReplyStage:
             return
         line = self._lines.get(event.slot)
         if line is None or line.generation != event.generation:
-            return  # about an earlier caller of this slot
+            # Each port keeps its order, but what vad and asr tell may be read before what io-calls
+            # told earlier. Everything else is about an earlier caller of this slot.
+            if event.generation > self._newest[event.slot]:
+                self._early.append(event)
+            elif line is not None and isinstance(event, FloorTaken) and event.epoch > line.epoch:
+                # vad had judged an earlier caller and not seen him go: what this one was told
+                # so far is void, and he is greeted anew.
+                self._begin(line.call, line.generation, line.call_id)
+            return
         match event:
             case CallClosed():
                 self._close(line, event.reason)
@@ -186,19 +200,21 @@ class ReplyStage:
                 raise TypeError(f"reply has no use for {event!r}")
 
     def _open(self, event: CallOpened) -> None:
-        call = self._calls[event.slot]
+        self._newest[event.slot] = event.generation
+        log.info("call opened", call_id=event.call_id, slot=event.slot)
+        self._begin(self._calls[event.slot], event.generation, event.call_id)
+
+    def _begin(self, call: Call, generation: int, call_id: str) -> None:
         epoch = call.epoch.at
         context = Context()
-        line = _Line(
+        line = self._lines[call.slot] = _Line(
             call=call,
-            generation=event.generation,
-            call_id=event.call_id,
+            generation=generation,
+            call_id=call_id,
             context=context,
             conversation=context.run(Conversation, self._brain, epoch),
             epoch=epoch,
         )
-        self._lines[event.slot] = line
-        log.info("call opened", call_id=event.call_id, slot=event.slot)
         self._do(line, talk.Answered())
 
     def _close(self, line: _Line, reason: str) -> None:

@@ -143,18 +143,24 @@ class VadStage:
         call = self.on_call = ear.call
         generation = call.generation.at
         if generation != ear.generation:
-            ear.reset(generation)
-            self._silero.reset(call.slot)
-            if call.hold.at:
-                call.hold.at = 0
+            self._meet(ear, generation)
         if ear.deaf or not generation & 1:
             return False
         self.skipped += call.heard.skip_to(FRESH_FRAMES)
         while (record := call.heard.pop()) is not None:
-            if record[0] == generation:
+            if record[0] > ear.generation:  # the slot's next call began after we had looked
+                self._meet(ear, record[0])
+            if record[0] == ear.generation:
                 ear.pending += record[5]
                 ear.heard_at = record[4]
         return len(ear.pending) >= WINDOW
+
+    def _meet(self, ear: _Ear, generation: int) -> None:
+        """Another caller in this slot, or nobody any more."""
+        ear.reset(generation)
+        self._silero.reset(ear.call.slot)
+        if ear.call.hold.at:
+            ear.call.hold.at = 0
 
     def _judge(self, ears: list[_Ear]) -> None:
         """One window of each of these calls, in one run of the model."""

@@ -4,10 +4,14 @@ A cursor that acts when it is loaded stands for the other thread: it does, at th
 what the other one may do.
 """
 
+from contextvars import ContextVar
+
+from reply_rig import LIVE, Brain, Rig
 from serving import Alone, alone, payload
 from test_pacer import call, pacer, say, take
 
 from threadline.threads.calls import FRAME
+from threadline.threads.messages import CallClosed, CallOpened, FloorTaken, Transcript
 from threadline.threads.ring import Cursor
 
 
@@ -116,3 +120,53 @@ def test_a_frame_that_is_due_when_the_peer_has_closed_its_side_is_no_defect(tmp_
         line.close()
         io.free()
         assert io.defects == []
+
+
+def test_words_that_are_read_before_the_news_of_their_call_are_answered():
+    """vad and asr tell by ports of their own, which may be drained before that of io-calls."""
+    rig = Rig(Brain(greeting=""))
+    io_calls = rig.inbox.port("io-calls")  # drained after the one that the rig tells by
+    rig.call.epoch.at = 1
+    rig.to_reply.put(FloorTaken(0, LIVE, 1, rig.clock.now))
+    rig.to_reply.put(Transcript(0, LIVE, 1, "yes", *[rig.clock.now] * 5))
+    io_calls.put(CallOpened(0, LIVE, "CA1", {}))
+    rig.step()
+    assert rig.texts() == ["You said yes."]
+    rig.close()
+
+
+def test_words_for_a_call_that_is_over_stay_unanswered():
+    rig = Rig(Brain(greeting=""))
+    rig.open()
+    rig.tell(CallClosed, "the caller hung up")
+    rig.tell(Transcript, 1, "yes", *[rig.clock.now] * 5)
+    rig.tell(CallOpened, "CA2", {}, generation=LIVE + 2)
+    assert rig.texts() == []
+    assert rig.stage._early == []
+    rig.close()
+
+
+def test_what_a_brain_sets_in_a_context_variable_is_of_its_call():
+    whose = ContextVar("whose", default=None)
+    seen = []
+
+    class Marking(Brain):
+        def begin(self):
+            seen.append(whose.get())
+            whose.set(len(seen))
+            return len(seen)
+
+        def answer(self, state, words):
+            seen.append((state, whose.get()))
+            return super().answer(state, words)
+
+    rig = Rig(Marking(greeting=""))
+    rig.open()
+    rig.tell(CallClosed, "the caller hung up")
+    rig.call.generation.at = LIVE + 2
+    rig.tell(CallOpened, "CA2", {}, generation=LIVE + 2)
+    rig.call.epoch.at = 1
+    rig.tell(Transcript, 1, "yes", *[rig.clock.now] * 5, generation=LIVE + 2)
+    assert seen == [None, None, (2, 2)]
+    assert whose.get() is None
+    rig.close()

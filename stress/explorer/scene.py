@@ -1,0 +1,208 @@
+"""One call slot with the production stages around it, for the models.
+
+`Pacer.advance`, `VadStage._act` and `_collect`, `IoCalls._woken`, `admit` and `release`, `Leg`'s
+`_start`, `pump` and `end`, `ReplyStage.step` run as they are; around them stand a recorder for
+the socket and, where reply itself is not looked at, a few lines that fill the outgoing ring.
+Frames bear the epoch and the generation they were made under, so what the recorder holds tells
+who heard what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from threadline.config import Pacer, Vad
+
+from .beside import Code
+from .world import World, demand
+
+SMALL = {128: 4, 8: 2}
+"""A call's rings, so that they wrap and fill."""
+
+
+class Wire:
+    """In the place of the carrier's protocol: what is sent, as a tuple."""
+
+    def media(self, payload: bytes) -> Any:
+        return _Said("media", *payload)
+
+    def clear(self) -> Any:
+        return _Said("clear")
+
+    def mark(self, name: str) -> Any:
+        return _Said("mark", name)
+
+
+class _Said(tuple[object, ...]):
+    __slots__ = ()
+
+    def __new__(cls, *parts: object) -> _Said:
+        return super().__new__(cls, parts)
+
+    def encode(self) -> _Said:
+        return self
+
+
+class Socket:
+    """In the place of the WebSocket: keeps what it is told to send."""
+
+    state = None
+
+    def __init__(self, **_: object) -> None:
+        self.sent: list[_Said] = []
+
+    def send_text(self, said: _Said) -> None:
+        self.sent.append(said)
+
+
+_CLOSING = SimpleNamespace(is_closing=lambda: True)
+
+
+class Scene:
+    """One call slot and the stages that share it, none of them on a thread yet."""
+
+    def __init__(self, code: Code, world: World, *, answers: bool = False) -> None:
+        self.code, self.world = code, world
+        code.small = SMALL
+        self.call = code.calls.Call(0)
+        self.call.generation.at = 1
+        code.name(self.call, "call")
+        self.io_box = code.wake.Inbox("io-calls")
+        self.vad_box = code.wake.Inbox("vad")
+        self.reply_box = code.wake.Inbox("reply")
+        self.answers = answers
+        self._ports: list[Any] = []
+
+    def to_reply(self, name: str) -> Any:
+        """A port to reply; when nobody answers in this model, nothing goes there."""
+        if not self.answers:
+            return SimpleNamespace(put=lambda _: None, flush=lambda: True)
+        self._ports.append(self.reply_box.port(name))
+        return self._ports[-1]
+
+    def vad(self, wake_io: Callable[[], None]) -> Any:
+        vad = self.code.stage("vad")
+        silero = SimpleNamespace(reset=lambda slot: None)
+        to_asr = SimpleNamespace(put=lambda _: None)
+        stage = vad.VadStage(
+            [self.call], Vad(), silero, self.vad_box, to_asr, self.to_reply("vad"), wake_io
+        )
+        stage._ears[0].generation = self.call.generation.at
+        return stage
+
+    def hear(self, stage: Any, event: object) -> None:
+        """What vad does about one event; the windows themselves are not what is looked at."""
+        ear = stage._ears[0]
+        stage._act(ear, event, b"")
+        ear.tentative.clear()
+
+    def pacer(self, wake_io: Callable[[], None]) -> Any:
+        pacer = self.code.stage("pacer")
+        stage = pacer.Pacer([self.call], Pacer(prebuffer_ms=20, subticks=1), wake_io)
+        stage.lateness = SimpleNamespace(observe=lambda _: None)
+        return stage
+
+    def reply(self) -> Any:
+        """reply with a brain that only greets, and a voice that answers within the same step."""
+        reply, spoken = self.code.stage("reply"), self.code.stage("messages").Spoken
+        brain = SimpleNamespace(greeting="Hello.", begin=lambda: None)
+
+        class Voice:
+            @staticmethod
+            def put(order: Any) -> None:
+                ended = type(order).__name__ == "EndOfSpeech"
+                audio = b"" if ended else bytes((order.generation & 255, order.epoch, 0))
+                voiced.append(
+                    spoken(
+                        order.slot, order.generation, order.epoch, order.clause, audio, 20, ended, 0
+                    )
+                )
+
+            @staticmethod
+            def flush() -> bool:
+                return True
+
+        class Stage(reply.ReplyStage):  # type: ignore[misc, name-defined]  # a class of the copy
+            def _take(self, event: Any) -> None:
+                super()._take(event)
+                while voiced:
+                    super()._take(voiced.pop(0))
+
+        voiced: list[Any] = []
+        return Stage([self.call], brain, self.reply_box, Voice, Voice, None, bytes)
+
+    def say(self, epoch: int, numbers: range, generation: int = 1) -> None:
+        """reply's part: frames that say what they are."""
+        for number in numbers:
+            payload = bytes((generation, epoch, number))
+            demand(
+                self.call.outgoing.push(generation, epoch, 1 + epoch, 0, 0, payload),
+                "the model's own ring is too small",
+            )
+
+    def hand_over(self) -> None:
+        """What was done so far was done by nobody."""
+        call = self.call
+        rings = (call.heard, call.speech, call.outgoing, call.due)
+        for ring in (*rings, *[port._ring for port in self._ports]):
+            ring._producer.release()
+            ring._consumer.release()
+
+    def io(self) -> Any:
+        """io-calls without its loop and its sockets."""
+        io_calls, connection = self.code.stage("io_calls"), self.code.stage("connection")
+        connection.TwilioLeg, connection.ServerProtocol = Wire, Socket
+        io = object.__new__(io_calls.IoCalls)
+        io.config = SimpleNamespace(max_message_bytes=0, twilio_auth_token="")
+        io.inbox = self.io_box
+        io.to_reply = self.to_reply("io-calls")
+        io.wake_vad = self.vad_box.wake
+        io.legs, io._by_slot = set(), {}
+        io._free = io_calls.deque([self.call])
+        io.lateness = SimpleNamespace(observe=lambda _: None)
+        io.limit, io.draining = 1, False
+        io.beat = io.frames = io.stale = io.clears = io.opened = io.refused = 0
+        io._on_leg = None
+        return io
+
+    def leg(self, io: Any, *, generation: int = 0) -> Any:
+        """A carrier's stream that was admitted; live already when it has a generation."""
+        leg = self.code.stage("connection").Leg(io)
+        leg._transport = _CLOSING
+        refusal = io.admit(leg, "", {})
+        demand(refusal is None, f"a free slot is refused: {refusal}")
+        leg.generation = generation
+        return leg
+
+    def serve(self, io: Any) -> None:
+        """io-calls' loop: sleep until the eventfd is readable, then look at every leg."""
+        ready = self.code.wake.select.poll()
+        ready.register(io.inbox.fileno(), 1)
+        while True:
+            ready.poll(0)
+            io._woken()
+
+
+def heard(sent: list[_Said]) -> list[tuple[int, int, int]]:
+    """(generation, epoch, number) of every frame that the carrier was given."""
+    return [said[1:] for said in sent if said[0] == "media"]  # type: ignore[misc]  # three
+
+
+def judge_wire(sent: list[_Said], generation: int) -> None:
+    """What one caller's socket may carry."""
+    newest = oldest = -1
+    cleared = True  # the carrier holds nothing of an older epoch
+    for said in sent:
+        if said[0] == "clear":
+            cleared = True
+            oldest = newest + 1
+        elif said[0] == "media":
+            made_for, epoch, _ = said[1:]
+            demand(made_for == generation, f"{said} is sent to the caller of {generation}")
+            assert isinstance(epoch, int), epoch
+            demand(epoch >= newest, f"{said} follows a frame of epoch {newest}")
+            demand(epoch >= oldest, f"{said} follows the clear of epoch {newest}")
+            demand(epoch == newest or cleared, f"{said} is sent before the clear")
+            newest, cleared = epoch, False
