@@ -6,18 +6,15 @@ Reads      a call's generation and epoch.
 Writes     the `outgoing` ring and `busy` of every call; clauses to tts; requests to io-vendors;
            hang-ups to io-calls.
 
-The conversation itself is pure (dialog/conversation.py): this file carries its orders out.
-Nothing runs far ahead of the caller's ear: at most two clauses are with the voice, and no more
-is asked of it while eight seconds of speech wait here.
+The conversation itself is pure (dialog/conversation.py): this file carries its orders out. What
+waits between the voice and the ring is in line.py.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..dialog import events as talk
@@ -27,21 +24,20 @@ from ..observe.histogram import LATENCY_MS, Histogram
 from ..observe.prometheus import Sample, counter, milliseconds
 from ..observe.turns import STAGES, Turn
 from ..talking.heard import parse_mark
-from .calls import END_OF_CLAUSE, END_OF_REPLY, FRAME, Call
+from .calls import Call
 from .io_vendors import ModelDelta, ModelDone, ModelFailed, ModelRequests
+from .line import Line, Piece
 from .logs import logger
 from .messages import (
     CallClosed,
     CallOpened,
     DigitPressed,
-    EndOfSpeech,
     Event,
     FirstFrame,
     FloorTaken,
     HangUp,
     MarkReturned,
     PlaybackCut,
-    Speak,
     Spoken,
     StageFailed,
     Transcript,
@@ -50,45 +46,10 @@ from .wake import Inbox, Outbox
 
 log = logger("reply")
 
-AHEAD_CLAUSES = 2
-AHEAD_BYTES = 64_000  # 8 s
 _SPEAKING = ("reply", "pacer", "io-calls")  # stages without which no apology is heard
 REFILL_SECONDS = 0.25  # a ring holds 2.5 s
 HANG_UP_CAP_NS = 3_000_000_000  # after the goodbye should have been heard
 GOODBYE_CAP_NS = 30_000_000_000  # after it was ordered, should the voice never speak it
-
-
-@dataclass(slots=True)
-class _Piece:
-    """Synthesized audio that has not been pushed yet."""
-
-    epoch: int
-    clause: int
-    audio: bytes
-    ended: bool
-    at: int = 0
-
-
-@dataclass(slots=True)
-class _Line:
-    """One live call, as this thread knows it."""
-
-    call: Call
-    generation: int
-    call_id: str
-    context: Context  # what a brain sets in it is of this call: all calls share the thread
-    conversation: Conversation
-    epoch: int
-    orders: deque[talk.Say | talk.EndOfReply] = field(default_factory=deque)  # not yet with tts
-    with_voice: int = 0
-    pieces: deque[_Piece] = field(default_factory=deque)
-    buffered: int = 0
-    turn: Turn = field(default_factory=lambda: Turn(0))
-    ends: deque[int] = field(default_factory=deque)  # last clauses of answers not yet played out
-    hang_up: str = ""  # why, once the end of playback is reported
-    hang_up_after: int = 0  # the clause that must have been played out
-    hang_up_by: int = 0
-    failed: bool = False  # a stage raised: nothing more is said but the apology
 
 
 class ReplyStage:
@@ -110,7 +71,7 @@ class ReplyStage:
         self.on_call: Call | None = None
         self._calls = calls
         self._brain = brain
-        self._lines: dict[int, _Line] = {}
+        self._lines: dict[int, Line] = {}
         self._newest = [0] * len(calls)  # generation of the call that was opened last, by slot
         self._early: list[Event] = []  # they overtook the news that their call was opened
         self._to_tts = to_tts
@@ -207,7 +168,7 @@ class ReplyStage:
     def _begin(self, call: Call, generation: int, call_id: str) -> None:
         epoch = call.epoch.at
         context = Context()
-        line = self._lines[call.slot] = _Line(
+        line = self._lines[call.slot] = Line(
             call=call,
             generation=generation,
             call_id=call_id,
@@ -217,14 +178,14 @@ class ReplyStage:
         )
         self._do(line, talk.Answered())
 
-    def _close(self, line: _Line, reason: str) -> None:
+    def _close(self, line: Line, reason: str) -> None:
         self._do(line, talk.CallEnded())
         self._end_turn(line, interrupted=False)
         line.call.busy.at = 0
         del self._lines[line.call.slot]
         log.info("call closed", call_id=line.call_id, slot=line.call.slot, reason=reason)
 
-    def _transcript(self, line: _Line, event: Transcript) -> None:
+    def _transcript(self, line: Line, event: Transcript) -> None:
         self._yield_floor(line, event.epoch)  # in case the words overtook the news of them
         if event.epoch == line.epoch:
             self._end_turn(line, interrupted=False)
@@ -241,22 +202,14 @@ class ReplyStage:
             line.call.busy.at = 1
         self._do(line, talk.TurnEnded(event.epoch, event.text))
 
-    def _yield_floor(self, line: _Line, epoch: int) -> None:
+    def _yield_floor(self, line: Line, epoch: int) -> None:
         if epoch <= line.epoch:
             return
         self._end_turn(line, interrupted=True)
-        line.epoch = epoch
-        line.orders.clear()
-        line.pieces.clear()
-        line.buffered = 0
-        line.with_voice = 0
-        line.ends.clear()
-        line.hang_up = ""
-        line.hang_up_by = 0
-        line.call.busy.at = 0
+        line.fall_silent(epoch)
         self._do(line, talk.TookFloor(epoch))
 
-    def _mark(self, line: _Line, name: str) -> None:
+    def _mark(self, line: Line, name: str) -> None:
         mark = parse_mark(name)
         if mark is not None:
             self._do(line, talk.ClauseHeard(*mark))
@@ -267,11 +220,10 @@ class ReplyStage:
             if line.hang_up and ended >= line.hang_up_after:
                 self._hang_up(line)
 
-    def _spoken(self, line: _Line, event: Spoken) -> None:
+    def _spoken(self, line: Line, event: Spoken) -> None:
         if event.epoch != line.epoch:
             return
-        line.pieces.append(_Piece(event.epoch, event.clause, event.audio, event.ended))
-        line.buffered += len(event.audio)
+        line.add(Piece(event.epoch, event.clause, event.audio, event.ended))
         if not event.ended:
             line.with_voice -= 1
             if event.clause == line.turn.clause and not line.turn.first_audio:
@@ -282,7 +234,7 @@ class ReplyStage:
         elif not event.ended:
             self._do(line, talk.ClauseSpoken(event.clause, event.duration_ms))
 
-    def _first_frame(self, line: _Line, event: FirstFrame) -> None:
+    def _first_frame(self, line: Line, event: FirstFrame) -> None:
         turn = line.turn
         if event.clause != turn.clause or turn.first_frame:
             return
@@ -295,7 +247,7 @@ class ReplyStage:
 
     # -- what the conversation orders ---------------------------------------------------------
 
-    def _do(self, line: _Line, event: talk.Input) -> None:
+    def _do(self, line: Line, event: talk.Input) -> None:
         for order in line.context.run(line.conversation.handle, event):
             match order:
                 case talk.Say(_, clause, text):
@@ -321,56 +273,22 @@ class ReplyStage:
                         self._hang_up(line)
         self._request_speech(line)
 
-    def _request_speech(self, line: _Line) -> None:
+    def _request_speech(self, line: Line) -> None:
         """Send clauses to the voice, a little ahead of the ear and no further."""
-        while line.orders:
-            order = line.orders[0]
-            slot, generation = line.call.slot, line.generation
-            if isinstance(order, talk.EndOfReply):
-                self._to_tts.put(EndOfSpeech(slot, generation, order.epoch, order.clause))
-            elif line.with_voice >= AHEAD_CLAUSES or line.buffered >= AHEAD_BYTES:
-                return
-            else:
-                self._to_tts.put(Speak(slot, generation, order.epoch, order.clause, order.text))
-                line.with_voice += 1
-            line.orders.popleft()
+        for order in line.due_speech():
+            self._to_tts.put(order)
 
-    def _fill(self, line: _Line) -> None:
-        """Push frames while there is room. What does not fit waits: it is never dropped."""
-        while line.pieces:
-            piece = line.pieces[0]
-            if not self._push(line, piece):
-                break
-            line.pieces.popleft()
-            if piece.ended:
-                line.call.busy.at = 0  # from here on the pacer's `playing` says it
-                if line.hang_up:
-                    ahead = line.call.outgoing.depth() * 20_000_000
-                    line.hang_up_by = time.monotonic_ns() + ahead + HANG_UP_CAP_NS
+    def _fill(self, line: Line) -> None:
+        if line.fill():
+            line.call.busy.at = 0  # from here on the ring and the pacer's `playing` say it
+            if line.hang_up:
+                ahead = line.call.outgoing.depth() * 20_000_000
+                line.hang_up_by = time.monotonic_ns() + ahead + HANG_UP_CAP_NS
         self._request_speech(line)
-
-    def _push(self, line: _Line, piece: _Piece) -> bool:
-        """All of a piece, or as much as there is room for. True when it is done."""
-        ring, size = line.call.outgoing, len(piece.audio)
-        while piece.at < size:
-            after = piece.at + FRAME
-            flags = END_OF_CLAUSE if after >= size and not piece.ended else 0
-            frame = piece.audio[piece.at : after]
-            if not ring.room():
-                return False
-            ring.push(line.generation, piece.epoch, piece.clause, flags, 0, frame)
-            piece.at = after
-            line.buffered -= FRAME
-        if not piece.ended:
-            return True
-        if not ring.room():
-            return False
-        line.ends.append(piece.clause)
-        return ring.push(line.generation, piece.epoch, piece.clause, END_OF_REPLY, 0, b"")
 
     # -- endings --------------------------------------------------------------------------------
 
-    def _end_turn(self, line: _Line, *, interrupted: bool) -> None:
+    def _end_turn(self, line: Line, *, interrupted: bool) -> None:
         """The answer has been heard, or was cut: one record of it."""
         turn = line.turn
         if not turn.said and turn.heard is None:
@@ -388,12 +306,12 @@ class ReplyStage:
         )
         line.turn = Turn(turn.number)
 
-    def _hang_up(self, line: _Line) -> None:
+    def _hang_up(self, line: Line) -> None:
         self._to_io.put(HangUp(line.call.slot, line.generation, line.hang_up))
         line.hang_up = ""
         line.hang_up_by = 0
 
-    def _apologise(self, line: _Line, stage: str) -> None:
+    def _apologise(self, line: Line, stage: str) -> None:
         """A stage raised: say sorry with audio made before the first call, and hang up."""
         if line.failed:
             if stage in _SPEAKING:  # the apology cannot be said either
@@ -409,9 +327,9 @@ class ReplyStage:
         line.pieces.clear()
         line.hang_up = f"a defect in {stage}"
         line.hang_up_by = time.monotonic_ns() + 10_000_000_000
-        line.pieces.append(_Piece(line.call.epoch.at, 0, self._apology(), ended=True))
+        line.pieces.append(Piece(line.call.epoch.at, 0, self._apology(), ended=True))
 
-    def _take_failed(self, line: _Line, event: Event) -> None:
+    def _take_failed(self, line: Line, event: Event) -> None:
         over = isinstance(event, FloorTaken)  # spoken over: it need not be heard out
         if isinstance(event, MarkReturned) and event.name.endswith(".end") and line.ends:
             line.ends.popleft()

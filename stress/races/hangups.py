@@ -36,7 +36,7 @@ WHAT = "slots reused; callers leave at every point"
 LIMIT = 240.0
 
 SLOTS, CALLERS = 6, 12
-SESSIONS = 1_800
+SESSIONS = 4_800
 ROUNDS = 4
 
 

@@ -30,14 +30,15 @@ LIMIT = 300.0
 
 CALLS, HUMS, BLOCKS, WARM = 24, 2, 9, 3
 GROWTH = 5_000_000  # bytes over the blocks after the warm ones: 35 KB a call
-DEAF = 4
+DEAF = 1
 
 
 def run(bout: Bout) -> None:
     chosen = bout.rng.sample(("collections", "imports"), bout.rng.randrange(3))
     bout.setting = ", ".join(chosen) or "nothing else"
-    # An answer of a few seconds is not enough to fill a peer's 64 KB.
-    with apart(bout.seed, chosen, CALLS, "--set", "server.max_write_bytes=8192") as (server, _):
+    # A cache that is soon full, and a peer's bound that answers of a second can reach.
+    flags = ("--set", "tts.cache_bytes=100000", "--set", "server.max_write_bytes=8192")
+    with apart(bout.seed, chosen, CALLS, *flags) as (server, _):
         host, _, port = server.address.rpartition(":")
         address = host, int(port)
         held: list[tuple[int, int, int]] = []
@@ -87,6 +88,6 @@ def _be_deaf(bout: Bout, address: tuple[str, int], number: int, url: str) -> Non
     while not poll.poll(0) and not caller.gone and _live(url) != 0:
         bout.expect(time.monotonic() < end, f"a deaf caller is still on after {DEADLINE:g} s")
         caller.hum()
-        time.sleep(0.5)
+        time.sleep(1.0)  # an answer, to its end
     caller.close()
     bout.until(lambda: _live(url) == 0, "the deaf caller's slot is free")

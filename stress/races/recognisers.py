@@ -29,7 +29,7 @@ from .strangers import WITHIN, converse
 WHAT = "recognisers die; every caller is still answered"
 LIMIT = 300.0
 
-CALLS, HUMS, WORKERS = 12, 8, 2
+CALLS, HUMS, WORKERS = 12, 24, 2
 
 
 def run(bout: Bout) -> None:

@@ -96,7 +96,7 @@ def converse(
         for caller in callers:
             waits = not caller.gone and since[caller.number] < late
             bout.expect(not waits, f"caller {caller.number} has had no answer for {DEADLINE:g} s")
-            early = caller.gone and not caller.leaving
+            early = caller.gone and not caller.hung_up
             bout.expect(not early, f"caller {caller.number} was hung up on")
         return all(caller.gone for caller in callers)
 

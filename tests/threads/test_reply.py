@@ -20,7 +20,8 @@ from threadline.threads.messages import (
     StageFailed,
     Transcript,
 )
-from threadline.threads.reply import AHEAD_BYTES, AHEAD_CLAUSES, end_mark
+from threadline.threads.line import AHEAD_BYTES, AHEAD_CLAUSES
+from threadline.threads.reply import end_mark
 
 MUCH = " ".join(f"This is sentence number {number} of many." for number in range(9))
 

@@ -15,7 +15,8 @@ from threadline.threads.messages import (
     Speak,
     StageFailed,
 )
-from threadline.threads.reply import AHEAD_BYTES, HANG_UP_CAP_NS, end_mark
+from threadline.threads.line import AHEAD_BYTES
+from threadline.threads.reply import HANG_UP_CAP_NS, end_mark
 
 SECOND = 1000 * MS
 
