@@ -22,11 +22,11 @@ import json
 import subprocess
 import sys
 import threading
-import urllib.request
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 
 from threadline.dialog.brain import Answer
+from threadline.threads.child_server import ready as readyz
 
 from ..bout import Bout, tell
 from ..perturb import disturbed
@@ -108,8 +108,7 @@ def _here(bout: Bout) -> None:
 
     def ask() -> None:
         while not over.wait(0.02):
-            with urllib.request.urlopen(f"http://127.0.0.1:{server.address[1]}/readyz") as answer:
-                answer.read()
+            readyz(f"127.0.0.1:{server.address[1]}")
 
     bout.until(lambda: server.asr.ready, "the recogniser is ready")
     asker = threading.Thread(target=ask, name="asker")
