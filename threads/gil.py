@@ -67,8 +67,8 @@ RECOGNISER_MODULES = ("ctranslate2", "faster_whisper")
 
 # A safe import also flips the GIL, for milliseconds; two readings this far apart are believed.
 SETTLED_SECONDS = 0.1
-# While a server runs and no module was named, it may be a library that imports one safe module
-# after another, and we always looked in the middle of one. The name comes with the real thing.
+# When no module was named, a library may be importing one safe module after another, and we always
+# looked in the middle of one. So that many seconds must pass in which nothing was imported, too.
 UNNAMED_SECONDS = 5.0
 
 _WARNING = re.compile(
@@ -303,15 +303,22 @@ def ensure_forced(
 class GilWatch:
     """Notices a GIL that comes on late. Pure: feed it readings, one thread only.
 
-    It believes readings in a row over at least 100 ms, or 5 s when no module was named, and
-    reports once: the interpreter never turns the GIL off again.
+    It believes readings in a row over at least 100 ms, or 5 s without an import when no module
+    was named, and reports once: the interpreter never turns the GIL off again.
     """
 
-    __slots__ = ("_culprit", "_since", "verdict")
+    __slots__ = ("_culprit", "_imported", "_modules", "_since", "verdict")
 
-    def __init__(self, verdict: Verdict, culprit: Callable[[], str] = CULPRITS.first) -> None:
+    def __init__(
+        self,
+        verdict: Verdict,
+        culprit: Callable[[], str] = CULPRITS.first,
+        modules: Callable[[], int] = lambda: len(sys.modules),
+    ) -> None:
         self.verdict = verdict
         self._culprit = culprit
+        self._modules = modules
+        self._imported = 0  # modules at the latest reading
         self._since: float | None = None
 
     def sample(self, enabled: bool, now: float) -> Flip | None:
@@ -321,9 +328,11 @@ class GilWatch:
         if not enabled:
             self._since = None
             return None
-        if self._since is None:
+        before, self._imported = self._imported, self._modules()
+        named = self._culprit()
+        if self._since is None or (self._imported != before and not named):
             self._since = now
-        if now - self._since < (SETTLED_SECONDS if self._culprit() else UNNAMED_SECONDS):
+        if now - self._since < (SETTLED_SECONDS if named else UNNAMED_SECONDS):
             return None
         self.verdict = self._late()
         return Flip(self.verdict, drain=self.verdict.policy == "refuse")

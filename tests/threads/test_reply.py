@@ -8,6 +8,7 @@ from reply_rig import LIVE, Rig
 
 from threadline.talking.heard import mark_name
 from threadline.threads.calls import END_OF_CLAUSE, END_OF_REPLY, FRAME
+from threadline.threads.line import AHEAD_BYTES, AHEAD_CLAUSES
 from threadline.threads.messages import (
     CallClosed,
     DigitPressed,
@@ -20,7 +21,6 @@ from threadline.threads.messages import (
     StageFailed,
     Transcript,
 )
-from threadline.threads.line import AHEAD_BYTES, AHEAD_CLAUSES
 from threadline.threads.reply import end_mark
 
 MUCH = " ".join(f"This is sentence number {number} of many." for number in range(9))

@@ -7,6 +7,7 @@ from threadline.dialog.brain import RemoteBrain
 from threadline.observe.turns import STAGES
 from threadline.threads.calls import END_OF_REPLY, FRAME
 from threadline.threads.io_vendors import AskModel, CancelModel, ModelDelta, ModelDone, ModelFailed
+from threadline.threads.line import AHEAD_BYTES
 from threadline.threads.messages import (
     CallClosed,
     FirstFrame,
@@ -15,7 +16,6 @@ from threadline.threads.messages import (
     Speak,
     StageFailed,
 )
-from threadline.threads.line import AHEAD_BYTES
 from threadline.threads.reply import HANG_UP_CAP_NS, end_mark
 
 SECOND = 1000 * MS
