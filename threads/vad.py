@@ -132,7 +132,12 @@ class VadStage:
         # Every call has its own phase: without this nap each frame would be a batch of its own.
         time.sleep(self._pause)
         self.inbox.clear()
-        full = [ear for ear in self._ears if self._collect(ear)]
+        # Free slots are passed over here, without a call: there may be hundreds of them.
+        full = [
+            ear
+            for ear in self._ears
+            if (ear.call.generation.at & 1 or ear.generation & 1) and self._collect(ear)
+        ]
         while full:
             self._judge(full)
             full = [ear for ear in full if len(ear.pending) >= WINDOW]

@@ -107,6 +107,9 @@ def run(args: argparse.Namespace) -> Exit:
     _tell(report, console)
     console.print()
     console.print(_threads(server))
+    found = f"on at {server.gil_on}" if server.gil_on else "off at each"
+    console.print(f"the GIL was {found} of {server.looks} looks", highlight=False)
+    console.print()
     console.print(f"listen   {recording}   caller left, agent right")
     console.print(f"look     {missing or picture}")
     console.print(f"read     {log}")
@@ -174,12 +177,8 @@ def _waited(turn: Turn) -> str:
 
 
 def _threads(server: ChildServer) -> Table:
-    state = "off" if not server.gil_on else "ON"
-    title = f"the server's threads; the GIL was {state} at {server.looks} of {server.looks} looks"
-    if server.gil_on:
-        title = f"the server's threads; the GIL was ON at {server.gil_on} of {server.looks} looks"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("thread")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("the server's threads")
     table.add_column("CPU s", justify="right")
     for name, seconds in server.threads.items():
         table.add_row(name, f"{seconds:.2f}")

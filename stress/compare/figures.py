@@ -256,8 +256,9 @@ def _late(what: str, free: Sequence[Record], gil: Sequence[Record]) -> Duel:
     if max(missed) >= HEARD_MS:
         shown += f", silence {missed[0]:,.0f} against {missed[1]:,.0f} ms in a minute"
         x, y = missed
-    else:  # within what a bare timer had, or what nobody hears
-        x, y = (max(late, _allowed(runs)) for late, runs in ((x, free), (y, gil)))
+    else:  # what stays within this is what nobody hears, or what a bare timer had as well
+        floor = max(_allowed(free), _allowed(gil))
+        x, y = max(x, floor), max(y, floor)
     return Duel(what, x, y, shown)
 
 

@@ -45,9 +45,9 @@ more), no underrun in the server, p95 of the response within 100 ms of one call'
 is the time from a frame's deadline to its socket; the phones share the cores with the server.
 `control` is the bare timer's lateness beside these runs.
 
-Where other programs use the cores too, the GIL build is late even when nothing is wrong with it: a
-thread that holds the GIL loses its core to another program, and the clock thread, whatever its
-priority, waits for both.
+On cores that other programs use too, the GIL build can be late with nothing wrong in it: a thread
+that holds the GIL may lose its core to another program, and the clock thread, whatever its
+priority, then waits for both.
 """,
     "sabotage": """\
 ## Sabotage

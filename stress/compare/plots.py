@@ -149,7 +149,7 @@ def _asr(records: Sequence[Record]) -> Figure | None:
     bars.invert_yaxis()
     bars.margins(x=0.25)
     bars.set_xlim(0)
-    bars.set_title("Response at the phone in ms: p50, and up to p95")
+    bars.set_title("Response in ms: p50, up to p95")
     bars.tick_params(length=0)
     return figure
 

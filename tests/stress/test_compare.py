@@ -163,6 +163,16 @@ def test_the_winner_is_named_by_what_callers_missed_and_noise_names_none() -> No
     assert duels["EventRing: push + pop, one thread"] is None
 
 
+def test_a_bare_timer_that_was_as_late_excuses_its_server() -> None:
+    records = [a_record("sabotage", "none", "free", LATE), a_record("sabotage", "none", "gil")]
+    (duel,) = figures.duels(records)[:1]
+    assert duel.winner == "gil"
+    records[0].lateness["control"] = Lateness.of_values([90.0] * 1_000, LATENESS_MS)
+    records[0].lateness["frame"] = Lateness.of_values([80.0] * 1_000, LATENESS_MS)
+    (duel,) = figures.duels(records)[:1]
+    assert duel.winner is None
+
+
 def test_the_most_calls_are_those_before_the_step_that_broke() -> None:
     assert figures.most_calls(all_records(), "free") == (60, 0)
     assert figures.most_calls(all_records(), "gil") == (20, 60)
