@@ -12,7 +12,7 @@ default:
 demo *ARGS:
     @python -m threadline demo "$@"
 
-# Run the tests.
+# Run the tests; `-m long` runs those that take minutes.
 test *ARGS: sounds
     @env -u PYTHON_GIL python -X faulthandler -m pytest "$@"
 

@@ -300,6 +300,7 @@ def bench(kept: list[Record], tmp_path: Path) -> Bench:
     return Bench({"free": sys.executable, "gil": sys.executable}, line, tmp_path, keep)
 
 
+@pytest.mark.long
 def test_a_run_measures_every_frame_of_a_sabotaged_server(bench: Bench, kept: list[Record]) -> None:
     record = bench.run(Run("sabotage", "logs", "free", 2, flags=("--sabotage", "logs,stop")))
     assert kept == [record]
@@ -313,6 +314,7 @@ def test_a_run_measures_every_frame_of_a_sabotaged_server(bench: Bench, kept: li
     assert record.gil == (on, on)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("style", ["tutorial", "careful"])
 def test_the_baseline_answers_the_same_calls(bench: Bench, style: str) -> None:
     run = Run("asyncio", style, "free", 2, module=BASELINE, flags=("--style", style))

@@ -238,6 +238,7 @@ def test_who_accepts_the_gil_starts_whatever_the_image_prefers(
 
 
 @only_free
+@pytest.mark.long
 @pytest.mark.parametrize("policy", ["isolate", "accept"])
 def test_a_late_one_moves_a_running_server_into_fallback_mode(
     models: ModelStore, tmp_path: Path, rude: str, clip: Clip, policy: str
@@ -299,6 +300,7 @@ def the_recogniser_moved(child: Child) -> None:
 
 
 @only_free
+@pytest.mark.long
 def test_a_late_one_that_is_refused_drains_the_server(
     models: ModelStore, tmp_path: Path, rude: str, clip: Clip
 ) -> None:
@@ -320,6 +322,7 @@ def test_a_late_one_that_is_refused_drains_the_server(
 
 
 @only_free
+@pytest.mark.long
 def test_force_keeps_it_off_whenever_it_is_imported(
     models: ModelStore, tmp_path: Path, rude: str, clip: Clip
 ) -> None:
@@ -337,6 +340,7 @@ def test_force_keeps_it_off_whenever_it_is_imported(
 
 
 @only_free
+@pytest.mark.long
 def test_safe_modules_one_after_another_do_not_count(
     models: ModelStore, tmp_path: Path, clip: Clip
 ) -> None:

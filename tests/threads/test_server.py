@@ -82,6 +82,7 @@ def test_what_is_said_is_heard_and_answered(
         line.hang_up()
         assert this.call_of(line)["reason"] == "the caller hung up"
         this.free()
+        this.logged("call closed", call_id=line.call_id)  # and before it the turns
         turns = this.records("turn", call_id=line.call_id)
         assert [turn["turn"] for turn in turns] == [0, 1, 2]
         for turn in turns[1:]:
@@ -141,6 +142,7 @@ def test_the_caller_who_speaks_cuts_the_agent_off(
         assert 0 < len(before) < len(spoken(LONG))
         assert spoken(LONG).startswith(before)
         assert after == spoken("Very well.")
+        this.logged("call closed", call_id=line.call_id)  # and before it the turns
         greeting, answer = this.records("turn", call_id=line.call_id)
         assert (greeting["interrupted"], answer["interrupted"]) == (True, False)
         assert this.server.vad.floors == 1
