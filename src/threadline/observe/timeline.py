@@ -147,7 +147,16 @@ def _cut(axes: Axes, onset: float, silenced: float) -> None:
     axes.axvspan(onset, silenced, color=_CUT, alpha=0.25, lw=0)
     axes.plot([silenced, silenced], [-1.7, -0.3], color=_CUT, lw=1.8)
     text = f"interrupted: silent\nafter {(silenced - onset) * 1000:.0f} ms"
-    axes.text(silenced + 0.06, -1.36, text, color=_CUT, va="center", weight="bold", fontsize=8.5)
+    axes.text(
+        silenced + 0.06,
+        -1.36,
+        text,
+        color=_CUT,
+        va="center",
+        weight="bold",
+        fontsize=8.5,
+        bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5},
+    )
 
 
 def _falls(axes: Axes, turns: Sequence[Turn]) -> None:
