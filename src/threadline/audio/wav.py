@@ -8,8 +8,7 @@ from os import PathLike
 import numpy as np
 from numpy.typing import NDArray
 
-from threadline.errors import ConfigError
-
+from ..errors import ConfigError
 from . import mulaw
 from .stream import Resampler
 

@@ -20,9 +20,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from threadline.audio import levels
-from threadline.errors import ModelError
-from threadline.talking.speakable import spell_out, stop_ends
+from ..audio import levels
+from ..errors import ModelError
+from ..talking.speakable import spell_out, stop_ends
 
 MAX_TEXT = 500  # characters in one call
 _MAX_PHONEMES = 400  # in one run of the model, whose memory grows with the square

@@ -21,7 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO
 
-from threadline.errors import ConfigError, ModelError
+from ..errors import ConfigError, ModelError
 
 _CHUNK = 1 << 20
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from threadline.errors import ConfigError, ModelError
+from ..errors import ConfigError, ModelError
 
 RATE = 16_000
 """Samples a second that Whisper wants."""
