@@ -39,6 +39,7 @@ from threadline.threads import gil, logs, server
 from threadline.threads.calls import FRAME
 from threadline.threads.child_server import ChildServer, child_server
 from threadline.threads.io_calls import listen
+from threadline.threads.supervisor import ignore_signals
 
 from . import pattern
 from .bout import Bout
@@ -283,6 +284,7 @@ def main() -> int:
             return made.run()
     finally:
         logs.stop(2.0)
+        ignore_signals()
 
 
 if __name__ == "__main__":

@@ -109,6 +109,15 @@ def test_the_second_signal_cuts_calls_off(models: object, tmp_path: Path) -> Non
         assert call.fault is None, "it was told goodbye"
 
 
+def test_a_request_that_comes_too_late_changes_nothing(models: object, tmp_path: Path) -> None:
+    """At every moment of the end, the interpreter's own included."""
+    with serving(tmp_path) as server:
+        while server.popen.poll() is None:
+            server.popen.send_signal(signal.SIGTERM)
+            time.sleep(0.001)
+        assert server.ended() == Exit.OK
+
+
 def test_the_policy_refuse_leaves_when_the_gil_is_on(models: object) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "threadline", "serve", "--port", "0", "--gil", "refuse"],

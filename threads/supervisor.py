@@ -37,6 +37,16 @@ END_SECONDS = 3.0
 _PAUSE_AFTER_DEFECT = 0.01  # s; a stage that raises on every turn must not burn a core
 
 
+def ignore_signals() -> None:
+    """Main thread, last of all, by a process that is about to end.
+
+    The interpreter forgets its handlers before it is gone: a second request that comes so late
+    has nothing left to stop, and must not turn a good end into a bad one.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class Stage(Protocol):
     """What the supervisor needs of a stage; each lives in a file of its own."""
 

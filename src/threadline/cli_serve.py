@@ -19,6 +19,7 @@ from .threads import gil, logs
 from .threads.asr_process import WHISPER
 from .threads.io_calls import listen
 from .threads.server import Parts, Server
+from .threads.supervisor import ignore_signals
 from .threads.tts import Voice
 
 _HELP = """\
@@ -81,6 +82,7 @@ def run(args: argparse.Namespace) -> Exit:
         return server.run()
     finally:
         logs.stop(2.0)
+        ignore_signals()
 
 
 def settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Config:
