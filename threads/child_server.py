@@ -38,7 +38,6 @@ class ChildServer:
     gil_on: int = 0  # looks that found it on
     facts: dict[str, object] = field(default_factory=dict)  # of /readyz
     threads: dict[str, float] = field(default_factory=dict)  # CPU seconds by thread name
-    resident: int = 0  # bytes
 
     def look(self) -> None:
         """Ask /readyz, read /proc."""
