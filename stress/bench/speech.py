@@ -149,9 +149,21 @@ def _say(
         calls = list(
             progress.track(phones.map(place, speech), total=len(speech), description="speaking")
         )
-    time.sleep(0.2)  # the log is written twenty times a second
+    _until_closed(log, calls)
     found = server_turns(log)
     return [[turn for turn in found.get(call, []) if turn.heard] for call in calls]
+
+
+def _until_closed(log: Path, calls: Sequence[str]) -> None:
+    """The log is written behind the calls: a turn comes before the record that closes its call."""
+    deadline = time.monotonic() + 10.0
+    while True:
+        lines = [line for line in log.read_text().splitlines() if '"call closed"' in line]
+        if all(any(call in line for line in lines) for call in calls):
+            return
+        if time.monotonic() > deadline:
+            raise ThreadlineError("The server did not log the end of every call within 10 s.")
+        time.sleep(0.05)
 
 
 def _noises() -> dict[str, bytes]:
