@@ -30,7 +30,7 @@ from ..observe.prometheus import Sample, counter, milliseconds
 from ..vendors import openai as codec
 from .calls import Call
 from .logs import logger
-from .messages import Event
+from .messages import AskModel, CancelModel, Event, ModelDelta, ModelDone, ModelFailed
 from .wake import Inbox, Outbox
 
 log = logger("io-vendors")
@@ -38,48 +38,6 @@ log = logger("io-vendors")
 KEEP_ALIVE_SECONDS = 120.0  # an idle connection: turns of one call are tens of seconds apart
 STOP_SECONDS = 1.0
 RETRY_SECONDS = 0.01  # until a full ring is looked at again
-
-
-@dataclass(frozen=True, slots=True)
-class AskModel(Event):
-    """reply: request an answer. It replaces the call's earlier request, if there is one."""
-
-    epoch: int
-    ask: int
-    messages: tuple[Message, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CancelModel(Event):
-    """reply: nothing of that request is wanted any more."""
-
-    ask: int
-
-
-@dataclass(frozen=True, slots=True)
-class ModelDelta(Event):
-    """To reply: more of the answer, never empty."""
-
-    epoch: int
-    ask: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ModelDone(Event):
-    """To reply: the answer is complete."""
-
-    epoch: int
-    ask: int
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFailed(Event):
-    """To reply: there is no (more) answer; `reason` is one sentence for the log."""
-
-    epoch: int
-    ask: int
-    reason: str
 
 
 class ModelRequests:

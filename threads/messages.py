@@ -8,7 +8,12 @@ previous caller of that slot, is recognised; those about speech also name the ep
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import Context
 from dataclasses import dataclass
+
+from ..dialog.history import Message
+from ..dialog.tools import ToolCall, ToolSpec
+from ..listening.backchannel import Barge
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +97,113 @@ class Silence(Event):
 
 @dataclass(frozen=True, slots=True)
 class TurnOver(Event):
-    """The caller's turn has ended. `spoke_until` is when the last speech was heard."""
+    """The caller's turn has ended. `spoke_until` is when the last speech was heard; `why`: which
+    of the endpoint's rules ended it."""
 
     epoch: int
     utterance: int
     windows: int
     spoke_until: int
     at: int
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt(Event):
+    """Speech over a talking agent has lasted a while, or stopped, and has not taken the floor:
+    what is it? Windows [0, `windows`) of the utterance are in the ring."""
+
+    utterance: int
+    windows: int
+    stopped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lapse(Event):
+    """It was nothing: forget this utterance."""
+
+    utterance: int
+
+
+# -- asr and endpoint tell vad ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion(Event):
+    """What speech over a talking agent is, by its words: see listening/backchannel.py."""
+
+    utterance: int
+    windows: int  # that the words were read from
+    kind: Barge
+
+
+@dataclass(frozen=True, slots=True)
+class Patience(Event):
+    """The turn may end after so much silence; for the pause after `windows` of the utterance."""
+
+    utterance: int
+    windows: int
+    silence_ms: int
+    why: str
+
+
+# -- asr asks endpoint -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeTurn(Event):
+    """Has the caller finished? `audio` is mu-law of his last 8 s at most, this turn's only."""
+
+    epoch: int
+    utterance: int
+    windows: int
+    audio: bytes
+    text: str  # what he said, as far as it is known; "" when it is not
+
+
+# -- asr tells io-vendors, io-vendors answers --------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HearChunk(Event):
+    """More of an utterance: mu-law, in order. The first one of a new utterance begins it."""
+
+    utterance: int
+    audio: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HearFinal(Event):
+    """All chunks so far: their final text is wanted, as a `Heard` of the same `windows`."""
+
+    utterance: int
+    windows: int
+
+
+@dataclass(frozen=True, slots=True)
+class HearForget(Event):
+    """Nothing of this utterance is wanted any more."""
+
+    utterance: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heard(Event):
+    """Text of an utterance from its beginning on. `final`: the answer to the `HearFinal` of
+    `windows`; otherwise an interim result, `windows` 0."""
+
+    utterance: int
+    windows: int
+    text: str
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HearFailed(Event):
+    """There will be no (more) text of this utterance: ask the next of the chain. One sentence."""
+
+    utterance: int
+    reason: str
 
 
 # -- asr tells reply -------------------------------------------------------------------------
@@ -116,9 +221,23 @@ class Transcript(Event):
     decode_ended: int
     at: int
     reason: str = ""
+    why: str = ""  # of the TurnOver
+    source: str = ""  # who recognised it: "whisper", "deepgram"
 
 
-# -- reply tells tts, tts answers ------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Partial(Event):
+    """What the caller has said by now, in a turn that may go on. `paused`: he fell silent for a
+    moment, and this is all he said before it."""
+
+    epoch: int
+    utterance: int
+    text: str
+    paused: bool
+    at: int
+
+
+# -- reply tells a voice (tts or io-vendors), which answers ----------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +258,20 @@ class EndOfSpeech(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken(Event):
-    """Mu-law of one clause, whole frames; `duration_ms` is the clause's own length.
+class CancelSpeech(Event):
+    """The caller has taken the floor, or the reply is given up: nothing of `epoch` is wanted."""
 
-    `ended`: the reply is complete after it. `reason`: why the voice could not speak it."""
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken(Event):
+    """Mu-law of one clause, whole frames: all of it (tts), or the next piece (io-vendors).
+
+    `done`: the clause is complete, and `duration_ms` its length; `words` as in ClauseSpoken.
+    `ended`: the answer to an `EndOfSpeech`, the tail of the reply.
+    `reason`: why the voice will not speak the clause (any further); `done` with it.
+    """
 
     epoch: int
     clause: int
@@ -151,6 +280,91 @@ class Spoken(Event):
     ended: bool
     at: int
     reason: str = ""
+    done: bool = True
+    words: tuple[tuple[str, int], ...] = ()
+
+
+# -- reply tells io-vendors, io-vendors answers ----------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AskModel(Event):
+    """Request an answer. It replaces the call's earlier request, if there is one."""
+
+    epoch: int
+    ask: int
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CancelModel(Event):
+    """Nothing of that request is wanted any more."""
+
+    ask: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDelta(Event):
+    """More of the answer, never empty. `first_at`: when its first token came."""
+
+    epoch: int
+    ask: int
+    text: str
+    first_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTools(Event):
+    """The model wants these run; a `ModelDone` follows."""
+
+    epoch: int
+    ask: int
+    calls: tuple[ToolCall, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDone(Event):
+    """The answer is complete."""
+
+    epoch: int
+    ask: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFailed(Event):
+    """There is no (more) answer, from none of the chain; `reason` is a sentence for the log."""
+
+    epoch: int
+    ask: int
+    reason: str
+
+
+# -- reply tells a worker, the worker answers ------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunJob(Event):
+    """Run one of the user's functions, in `context`, until `deadline` (monotonic ns).
+
+    A tool: `name` and JSON `arguments`. A guard: `name` "" and `arguments` the clause's text.
+    """
+
+    job: int
+    name: str
+    arguments: str
+    deadline: int
+    context: Context
+
+
+@dataclass(frozen=True, slots=True)
+class JobDone(Event):
+    """What it gave back, as text; `error`: one sentence on why it did not. `stop`: of a guard."""
+
+    job: int
+    result: str
+    error: str = ""
+    stop: bool = False
 
 
 # -- reply tells io-calls --------------------------------------------------------------------

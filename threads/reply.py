@@ -25,7 +25,7 @@ from ..observe.prometheus import Sample, counter, milliseconds
 from ..observe.turns import STAGES, Turn
 from ..talking.heard import parse_mark
 from .calls import Call
-from .io_vendors import ModelDelta, ModelDone, ModelFailed, ModelRequests
+from .io_vendors import ModelRequests
 from .line import Line, Piece
 from .logs import logger
 from .messages import (
@@ -37,6 +37,9 @@ from .messages import (
     FloorTaken,
     HangUp,
     MarkReturned,
+    ModelDelta,
+    ModelDone,
+    ModelFailed,
     PlaybackCut,
     Spoken,
     StageFailed,

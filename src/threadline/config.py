@@ -52,6 +52,39 @@ class Vad:
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoint:
+    """When a pause is the end of the turn. All in ms of silence."""
+
+    mode: Literal["smart", "silence"] = "smart"  # silence: `complete_ms` ends every turn
+    complete_ms: int = 200  # a turn that sounds and reads complete
+    patient_ms: int = 1_200  # one that does not
+    dictation_ms: int = 2_000  # one that stops within a number or a spelling
+    threshold: float = 0.5  # Smart Turn's probability from which a turn sounds complete
+    threads: int = 1  # of the model
+
+
+@dataclass(frozen=True, slots=True)
+class Stt:
+    """Who turns speech into text: the first of the chain that can."""
+
+    chain: tuple[str, ...] = ("whisper",)  # of deepgram[:MODEL], whisper[:MODEL]
+    final_seconds: float = 1.0  # from the end of the turn; then the next of the chain is asked
+    partials: bool = True
+    partial_ms: int = 640  # new speech between two local partials
+
+
+@dataclass(frozen=True, slots=True)
+class Deepgram:
+    """Streaming recognition: one WebSocket a call."""
+
+    api_key: str = field(default="", repr=False)
+    url: str = "wss://api.deepgram.com/v1/listen"
+    model: str = "nova-3"
+    language: str = "en"
+    connect_seconds: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
 class Asr:
     """The recogniser of whole utterances."""
 
@@ -64,26 +97,62 @@ class Asr:
 
 @dataclass(frozen=True, slots=True)
 class Llm:
-    """Who decides what to say."""
+    """Who decides what to say: the first of the chain that can."""
 
-    brain: Literal["scripted", "openai"] = "scripted"
-    model: str = "gpt-4.1-mini"
+    chain: tuple[str, ...] = ("scripted",)  # of openai[:MODEL], scripted
+    model: str = "gpt-4.1-mini"  # of an `openai` without one
     api_key: str = field(default="", repr=False)
     base_url: str = ""
     instructions: str = "You answer the phone. Be brief: one or two short sentences a turn."
     greeting: str = "Hello, how can I help you?"
     connect_seconds: float = 2.0
+    first_token_seconds: float = 3.0  # then the next of the chain is asked
     token_seconds: float = 5.0  # the longest wait for a next token
     total_seconds: float = 20.0
+    max_requests: int = 0  # at once, of one key; 0: as many as there are calls
+    queue_seconds: float = 1.0  # the longest wait for one of them
+    speculate: bool = True  # ask at the first silence, before the turn is known to be over
 
 
 @dataclass(frozen=True, slots=True)
 class Tts:
-    """The voice."""
+    """The voice: the first of the chain that can."""
 
-    voice: str = "piper-joe"
+    chain: tuple[str, ...] = ("piper",)  # of cartesia[:VOICE], piper[:VOICE]
+    voice: str = "piper-joe"  # of a `piper` without one
     threads: int = 1
     cache_bytes: int = 32_000_000  # of clauses already spoken
+
+
+@dataclass(frozen=True, slots=True)
+class Cartesia:
+    """Streaming synthesis: one WebSocket for all calls, a context for each reply."""
+
+    api_key: str = field(default="", repr=False)
+    url: str = "wss://api.cartesia.ai"
+    model: str = "sonic-3.5"
+    voice: str = "694f9389-aac1-45b6-b726-9d9369183238"
+    language: str = "en"
+    connect_seconds: float = 2.0
+    first_audio_seconds: float = 2.0  # of a clause; then the next of the chain is asked
+    audio_seconds: float = 3.0  # the longest wait for more of it
+    max_contexts: int = 0  # at once, of one key; 0: as many as there are calls
+    queue_seconds: float = 1.0  # the longest wait for one of them
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """How the agent behaves in a conversation."""
+
+    protect_greeting: bool = False  # the greeting cannot be interrupted
+    nudge_seconds: float = 15.0  # silence after playback until "are you still there?"; 0: never
+    nudges: int = 1  # then goodbye
+    digit_seconds: float = 2.5  # after the last key, a number is complete
+    digit_terminator: str = "#"
+    tool_seconds: float = 10.0  # deadline of one tool
+    filler_seconds: float = 0.8  # a tool that takes longer gets a filler
+    guard_seconds: float = 2.0  # deadline of one guard on one clause
+    workers: int = 4  # threads that run tools and guards
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +180,13 @@ class Config:
     start_with_gil: bool = True  # false: `isolate` too exits when the GIL is on at the start
     server: Server = field(default_factory=Server)
     vad: Vad = field(default_factory=Vad)
+    endpoint: Endpoint = field(default_factory=Endpoint)
+    stt: Stt = field(default_factory=Stt)
     asr: Asr = field(default_factory=Asr)
+    deepgram: Deepgram = field(default_factory=Deepgram)
     llm: Llm = field(default_factory=Llm)
     tts: Tts = field(default_factory=Tts)
+    cartesia: Cartesia = field(default_factory=Cartesia)
+    talk: Talk = field(default_factory=Talk)
     pacer: Pacer = field(default_factory=Pacer)
     log: Log = field(default_factory=Log)

@@ -6,7 +6,7 @@ from reply_rig import APOLOGY_FRAMES, LIVE, MS, Rig
 from threadline.dialog.brain import RemoteBrain
 from threadline.observe.turns import STAGES
 from threadline.threads.calls import END_OF_REPLY, FRAME
-from threadline.threads.io_vendors import AskModel, CancelModel, ModelDelta, ModelDone, ModelFailed
+from threadline.threads.messages import AskModel, CancelModel, ModelDelta, ModelDone, ModelFailed
 from threadline.threads.line import AHEAD_BYTES
 from threadline.threads.messages import (
     CallClosed,

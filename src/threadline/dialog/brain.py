@@ -8,7 +8,9 @@ a socket: the conversation orders an ``Ask`` and is fed with what comes back.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+from .tools import ToolSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,10 @@ class LocalBrain[State](Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RemoteBrain:
-    """A model asked through a vendor."""
+    """A model asked through a vendor; ``fallback`` answers when no model does."""
 
     greeting: str
     instructions: str
+    tools: tuple[ToolSpec, ...] = ()
+    fallback: LocalBrain[Any] | None = None
+    speculate: bool = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .history import Message
+from .tools import ToolCall, ToolSpec
 
 # --- inputs ---------------------------------------------------------------------------------
 
@@ -39,6 +40,32 @@ class TurnEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Partial:
+    """The caller fell silent for a moment, having said ``text`` in the turn of ``epoch`` so far.
+
+    He may go on; then another ``Partial``, or the ``TurnEnded``, has the whole text.
+    """
+
+    epoch: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """The caller keyed these digits."""
+
+    digits: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """Nobody has said anything for long, for the ``times``-th time; ``last``: say goodbye."""
+
+    times: int
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """More of the model's answer."""
 
@@ -62,11 +89,47 @@ class AskFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolsWanted:
+    """The model wants these run; an ``AskDone`` follows."""
+
+    ask: int
+    calls: tuple[ToolCall, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDone:
+    """What a tool gave back, or in ``error`` one sentence on why it did not."""
+
+    job: int
+    result: str
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSlow:
+    """A tool has not answered yet: say something meanwhile."""
+
+    job: int
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """A guard would not let ``clause`` be heard: ``text`` instead of it; ``stop``: and no more of
+    that answer. An empty text: nothing instead."""
+
+    clause: int
+    text: str
+    stop: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ClauseSpoken:
-    """The voice has synthesized the whole clause: so long is it."""
+    """The voice has synthesized the whole clause: so long is it. ``words``, when the voice tells,
+    are its words in order, each with the ms at which it ends."""
 
     clause: int
     duration_ms: int
+    words: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +168,17 @@ class CallEnded:
 Input = (
     Answered
     | TookFloor
+    | Partial
     | TurnEnded
+    | Keyed
+    | Quiet
     | Delta
     | AskDone
     | AskFailed
+    | ToolsWanted
+    | ToolDone
+    | ToolSlow
+    | Guarded
     | ClauseSpoken
     | ClauseHeard
     | Cut
@@ -121,10 +191,15 @@ Input = (
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Ask the model to answer ``messages``."""
+    """Ask the model to answer ``messages``; ``tools``: it may call them.
+
+    ``early``: the turn is not known to be over yet. Nothing of the answer is said before it is.
+    """
 
     ask: int
     messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    early: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +210,33 @@ class CancelAsk:
 
 
 @dataclass(frozen=True, slots=True)
+class RunTool:
+    """Run it; a ``ToolDone`` with this ``job`` is awaited. Numbered from 1 over the call."""
+
+    job: int
+    call: ToolCall
+
+
+@dataclass(frozen=True, slots=True)
 class Say:
-    """Speak ``text`` (never blank) after the clauses before it."""
+    """Speak ``text`` (never blank) after the clauses before it.
+
+    ``filler``: it only bridges a wait. ``guard``: it is somebody else's text, to be guarded.
+    """
 
     epoch: int
     clause: int
     text: str
+    filler: bool = False
+    guard: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Let nothing be heard of ``clause`` and of all that was said after it until now."""
+
+    epoch: int
+    clause: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,4 +258,4 @@ class HangUp:
     clause: int
 
 
-Output = Ask | CancelAsk | Say | EndOfReply | HangUp
+Output = Ask | CancelAsk | RunTool | Say | Drop | EndOfReply | HangUp

@@ -11,18 +11,22 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..talking.heard import Ledger
+from .tools import ToolCall
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
 MAX_ENTRIES = 100  # of the latest turns; bounds the memory of a call and the size of a request
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message to a model."""
+    """One message to a model. ``calls``: what an assistant asked for; ``answers``: which of them
+    a tool's message is about."""
 
     role: Role
     text: str
+    calls: tuple[ToolCall, ...] = ()
+    answers: str = ""  # the ToolCall's id
 
 
 @dataclass(slots=True)
