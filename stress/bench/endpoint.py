@@ -1,12 +1,12 @@
 """When a turn ends: cut too early against waiting too long, on recorded prompts.
 
-    python -m stress.bench.endpoint
+    python -m stress.bench.endpoint             the table
+    python -m stress.bench.endpoint --page      ... and docs/endpointing.md with its picture
+    python -m stress.bench.endpoint --vad       the timer and the onset alone, by VAD threshold
 
-Every prompt of Debian's asterisk-core-sounds-en-wav from 2 to 8 s is put on a line with a little
-noise and judged once by Silero; then the product's own `SpeechMachine` runs over the judgements
-with other thresholds. A row says how many prompts became two turns, and how long after the true
-end of speech the turn was over. The last table is the onset: how long after the true start a
-talking agent would be paused, by threshold.
+Every pause of the sounds of `pauses.py` is judged once; then each way to end a turn is asked how
+long it would have waited there. A pause that it does not outwait, though the caller went on, is a
+false cut-off; at the true end of a prompt, the time from the last sound to the decision counts.
 """
 
 from __future__ import annotations
@@ -14,125 +14,44 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 
-from threadline.audio import mulaw
-from threadline.audio.levels import speech_bounds
-from threadline.config import Vad
+from threadline.config import Endpoint, Vad
 from threadline.errors import ThreadlineError
-from threadline.listening.silero import WINDOW, Silero
-from threadline.listening.speech import Onset, Over, SpeechMachine
-from threadline.models.store import ModelStore
 
-from .clips import load
+from . import endpoint_page, hangover
+from .pauses import measure
 
-MS = 8  # samples
-HANGOVERS = (320, 384, 416, 448, 512)
-DROPS = (25.0, 30.0, 35.0, 40.0, 120.0)  # dB; 120: the level decides nothing
-PAUSES = (0.1, 0.2, 0.3, 0.5)
-
-
-@dataclass(frozen=True)
-class Line:
-    """One prompt on the line: what Silero and the level meter said of each window."""
-
-    onset: int  # sample
-    end: int
-    judged: tuple[tuple[float, float], ...]  # (probability, dBFS)
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench endpoint", description=__doc__.splitlines()[0])
-    parser.parse_args(argv)
+    parser = argparse.ArgumentParser(
+        prog="bench endpoint",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--vad", action="store_true", help="the VAD's own thresholds")
+    parser.add_argument("--page", action="store_true", help="write docs/endpointing.md")
+    parser.add_argument("--prompts", type=int, default=0, help="how many (default: all)")
+    parser.add_argument("--keep", type=Path, help="read the judgements from this file, or write it")
+    args = parser.parse_args(argv)
+    if 0 < args.prompts < 10:
+        parser.error("too few prompts for a table: give --prompts 10 or more")
     console = Console()
     try:
-        lines = _judge([one.pcm for one in load()])
+        if args.vad:
+            return hangover.report(console)
+        pauses = measure(args.keep, args.prompts, console)
     except ThreadlineError as error:
         console.print(str(error))
         return error.exit_code
-    base = Vad()
-    table = Table("drop dB", "hangover ms", "became two", "over after p50", "p95", box=None)
-    for drop in DROPS:
-        for hangover in HANGOVERS:
-            config = replace(base, drop_db=drop, hangover_ms=hangover, probe_ms=160)
-            split, delays = _turns(lines, config)
-            mine = (drop, hangover) == (base.drop_db, base.hangover_ms)
-            table.add_row(
-                f"{drop:g}",
-                str(hangover),
-                f"{split} of {len(lines)}",
-                *(f"{np.percentile(delays, q):.0f}" for q in (50, 95)),
-                style="bold" if mine else "",
-            )
-    console.print(table)
-    table = Table("pause threshold", "paused after p50", "p95", box=None)
-    for threshold in PAUSES:
-        delays = _onsets(lines, replace(base, pause_threshold=threshold))
-        mine = threshold == base.pause_threshold
-        table.add_row(
-            f"{threshold:g}",
-            *(f"{np.percentile(delays, q):.0f}" for q in (50, 95)),
-            style="bold" if mine else "",
-        )
-    console.print(table)
-    console.print("bold: the defaults. The true bounds are where the prompt exceeds -45 dBFS.")
+    console.print(endpoint_page.table(pauses, Endpoint(), Vad()))
+    if args.page:
+        endpoint_page.write(DOCS, pauses, Endpoint(), Vad())
     return 0
-
-
-def _judge(prompts: Sequence[NDArray[np.int16]]) -> list[Line]:
-    """A second of noise, the prompt, two more seconds, as mu-law; one batch for all."""
-    random = np.random.default_rng(1)
-    signals, bounds = [], []
-    for pcm in prompts:
-        first, last = speech_bounds(pcm, mulaw.RATE)
-        quiet = random.normal(0, 10 ** (-65 / 20), 3 * mulaw.RATE).astype(np.float32)
-        signal = np.concatenate([quiet[: mulaw.RATE], pcm / 32_768, quiet[mulaw.RATE :]])
-        signals.append(mulaw.decode_float(mulaw.encode_float(signal.astype(np.float32))))
-        bounds.append((mulaw.RATE + first, mulaw.RATE + last))
-    longest = max(len(signal) for signal in signals)
-    sheet = np.stack([np.pad(signal, (0, longest - len(signal))) for signal in signals])
-    silero = Silero(ModelStore().path("silero-vad", "silero_vad.onnx"), len(signals))
-    slots = np.arange(len(signals))
-    chances, levels = [], []
-    for at in range(0, longest - WINDOW + 1, WINDOW):
-        window = np.ascontiguousarray(sheet[:, at : at + WINDOW])
-        chances.append(silero.run(slots, window))
-        levels.append(10 * np.log10((window**2).mean(1) + 1e-12))
-    columns = np.stack(chances, 1), np.stack(levels, 1)
-    return [
-        Line(*bound, tuple(zip(columns[0][row].tolist(), columns[1][row].tolist(), strict=True)))
-        for row, bound in enumerate(bounds)
-    ]
-
-
-def _turns(lines: Sequence[Line], config: Vad) -> tuple[int, list[float]]:
-    """Prompts that became more than one turn; ms from the true end to the last turn's end."""
-    split, delays = 0, []
-    for line in lines:
-        machine, ends = SpeechMachine(config), []
-        for window, (chance, level) in enumerate(line.judged, 1):
-            events = machine.feed(chance, level, False, window)
-            ends += [window for event in events if isinstance(event, Over)]
-        split += len(ends) > 1
-        delays += [(end * WINDOW - line.end) / MS for end in ends[-1:]]
-    return split, delays
-
-
-def _onsets(lines: Sequence[Line], config: Vad) -> list[float]:
-    """ms from the true onset to the end of the window that pauses a talking agent."""
-    delays = []
-    for line in lines:
-        machine = SpeechMachine(config)
-        for window, (chance, level) in enumerate(line.judged, 1):
-            if any(isinstance(event, Onset) for event in machine.feed(chance, level, True, window)):
-                delays.append((window * WINDOW - line.onset) / MS)
-                break
-    return delays
 
 
 if __name__ == "__main__":

@@ -152,6 +152,16 @@ def test_the_table_is_sound() -> None:
             assert Path(file.name).name == file.name, "files lie flat in the model's folder"
 
 
+def test_the_end_of_turn_model_is_one_member_of_one_wheel() -> None:
+    """The package around it is not wanted: pip fetches the wheel without its dependencies."""
+    (file,) = TABLE["smart-turn"].files
+    (part,) = file.parts
+    assert part.member.endswith(f"/{file.name}")
+    assert [one.requirement for one in carriers([file])] == ["pipecat-ai==1.14.0"]
+    assert part.carrier.size > file.size
+
+
 def test_the_real_models_are_the_pinned_ones(models: ModelStore) -> None:
     assert set(models.status().values()) == {State.PRESENT}
+    assert models.path("smart-turn", "smart-turn-v3.2-cpu.onnx").stat().st_size == 8_679_182
     assert (models.directory("whisper-base") / "model.bin").stat().st_size == 145_217_532

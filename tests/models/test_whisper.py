@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from threadline.listening.agreement import Word
 from threadline.models import whisper
 from threadline.models.store import ModelStore
 from threadline.models.whisper import FULL, SHORTEST, Transcript, compression, repeats, window
@@ -37,8 +38,14 @@ attempt = decoder._attempt
 decoder._attempt = lambda features, frames: windows.append(frames) or attempt(features, frames)
 for clip in job["clips"]:
     audio = np.frombuffer(open(clip, "rb").read()[44:], "<i2").astype("f4") / 32768
-    said = decoder.decode(soxr.resample(audio, 8000, 16000))
-    print(json.dumps([said.text, said.seconds, said.no_speech, said.avg_logprob, windows]))
+    audio = soxr.resample(audio, 8000, 16000)
+    said = decoder.decode(audio)
+    assert said.words == ()
+    used = windows[:]
+    timed = decoder.decode_words(audio)
+    assert timed.text == said.text
+    words = [(word.text, word.start, word.end) for word in timed.words]
+    print(json.dumps([said.text, said.seconds, said.no_speech, said.avg_logprob, words, used]))
     windows.clear()
 """
 
@@ -72,13 +79,19 @@ def test_recorded_speech_silence_and_noise(models: ModelStore, tmp_path: Path) -
     )
     assert done.returncode == 0, done.stderr
     said, twice, brief, *nothing = [
-        (Transcript(*row[:4]), row[4]) for row in map(json.loads, done.stdout.splitlines())
+        (Transcript(*row[:4], tuple(Word(*word) for word in row[4])), row[5])
+        for row in map(json.loads, done.stdout.splitlines())
     ]
+    for transcript, _ in (said, twice, brief, *nothing):
+        check_words(transcript)
     transcript, windows = said
     assert transcript.text == (
         "That agent is already logged on. Please enter your agent number followed by the pound key."
     )
     assert transcript.seconds == pytest.approx(5.5, abs=0.1)
+    on, please = transcript.words[5:7]
+    assert (on.text, please.text) == ("on.", "Please")
+    assert 0.2 < please.start - on.end < 0.8, "she pauses between the sentences"
     assert transcript.avg_logprob > -0.5
     assert windows == [SHORTEST], "5.5 s of speech need no window of 30 s"
     assert twice[0].text.lower().count("press 8 to jump forward") == 1
@@ -87,6 +100,15 @@ def test_recorded_speech_silence_and_noise(models: ModelStore, tmp_path: Path) -
     assert brief[1] == [whisper.BRIEF_WINDOW]
     assert [transcript.text for transcript, _ in nothing] == [""] * 4
     assert nothing[-1][1] == [], "50 ms are not worth a decode"
+
+
+def check_words(transcript: Transcript) -> None:
+    """They are the text, in order, within the sound."""
+    words = transcript.words
+    assert " ".join(word.text for word in words) == transcript.text
+    times = [time for word in words for time in (word.start, word.end)]
+    assert times == sorted(times)
+    assert all(0 <= time <= transcript.seconds + 0.1 for time in times)
 
 
 def test_a_folder_without_a_model_is_one_sentence(tmp_path: Path) -> None:

