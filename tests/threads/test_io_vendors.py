@@ -1,504 +1,371 @@
-"""Every way a model server can answer or fail, over real sockets, ends in one event in time."""
+"""The shell: who is made, who is told what, and what happens when one of them fails."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
 
 import pytest
 
 pytest.importorskip("openai")
 pytest.importorskip("uvloop")
 sys.path.insert(0, str(Path(__file__).parents[1] / "vendors"))
-from llm_server import Exchange, LlmServer, answer, chunk
+from helpers import Worker, until
+from llm_server import LlmServer
 
-from threadline.config import Llm
+from threadline.config import Cartesia, Config, Deepgram, Llm, Stt, Tts
 from threadline.dialog.history import Message
-from threadline.threads.io_vendors import (
+from threadline.errors import ConfigError
+from threadline.observe.prometheus import Sample, counter, render
+from threadline.threads import io_vendors
+from threadline.threads.calls import Call
+from threadline.threads.io_vendors import IoVendors
+from threadline.threads.messages import (
     AskModel,
+    CallClosed,
+    CallOpened,
     CancelModel,
-    IoVendors,
+    CancelSpeech,
+    EndOfSpeech,
+    Event,
+    FloorTaken,
+    HearChunk,
+    Heard,
+    HearFailed,
+    HearFinal,
+    HearForget,
     ModelDelta,
     ModelDone,
     ModelFailed,
-    ModelRequests,
-    Models,
+    Speak,
+    Spoken,
 )
-from threadline.threads.wake import Inbox
+from threadline.threads.wake import Inbox, Outbox
 
-TALK = (Message("system", "Be brief."), Message("user", "Grüß Gott, wer ist da?"))
-PATIENCE = 20.0
-
-
-class Desk:
-    """The reply thread's side: asks, and collects what comes back."""
-
-    def __init__(self, llm: Llm, max_requests: int = 4, limit: int = 4096) -> None:
-        inbox = Inbox("io-vendors")
-        self.inbox = Inbox("reply")
-        self.requests = ModelRequests(inbox.port("reply"))
-        self.stage = IoVendors(llm, inbox, self.inbox.port("io-vendors"), max_requests)
-        self.events: list[object] = []
-        self.error: BaseException | None = None
-        self.thread = threading.Thread(target=self._run, name="io-vendors")
-
-    def _run(self) -> None:
-        try:
-            self.stage.begin()
-            self.stage.step()
-            self.stage.finish()
-        except BaseException as error:  # noqa: BLE001  # raised again by the test's own thread
-            self.error = error
-
-    def ask(self, ask: int, slot: int = 0) -> None:
-        self.requests.ask(slot, 1, 7, ask, TALK)
-
-    def collect(self) -> None:
-        self.inbox.wait(0.02)
-        self.events += self.inbox.events()
-
-    def until(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < deadline, f"never: {what}; got {self.events}"
-            assert self.error is None, self.error
-            self.collect()
-
-    def end_of(self, ask: int) -> ModelDone | ModelFailed:
-        def ends() -> list[ModelDone | ModelFailed]:
-            found = [e for e in self.events if isinstance(e, ModelDone | ModelFailed)]
-            return [e for e in found if e.ask == ask]
-
-        self.until(lambda: bool(ends()), f"the end of request {ask}")
-        assert len(ends()) == 1
-        return ends()[0]
-
-    def text(self, ask: int) -> str:
-        deltas = [e for e in self.events if isinstance(e, ModelDelta)]
-        return "".join(delta.text for delta in deltas if delta.ask == ask)
-
-    def reason(self, ask: int) -> str:
-        end = self.end_of(ask)
-        assert isinstance(end, ModelFailed), end
-        return end.reason
+ASK = AskModel(0, 1, 7, 1, (Message("user", "Hi."),))
+ORDERS: dict[str, list[Event]] = {
+    "llm": [ASK, CancelModel(0, 1, 1)],
+    "stt": [
+        CallOpened(0, 1, "CA1", {}),
+        HearChunk(0, 1, 5, b"\xff"),
+        HearFinal(0, 1, 5, 9),
+        HearForget(0, 1, 5),
+        CallClosed(0, 1, "over"),
+    ],
+    "tts": [Speak(0, 1, 7, 3, "Hi."), EndOfSpeech(0, 1, 7, 3), CancelSpeech(0, 1, 7)],
+}
+CLASSES = {"llm": "Models", "stt": "Ears", "tts": "Voices"}
+CHAINS = {"llm": "openai:a", "stt": "deepgram", "tts": "cartesia"}
 
 
-@contextmanager
-def desk(llm: Llm, max_requests: int = 4) -> Iterator[Desk]:
-    at = Desk(llm, max_requests)
-    at.thread.start()
-    try:
-        yield at
-    finally:
-        at.stage.stop()
-        at.thread.join(PATIENCE)
-        assert not at.thread.is_alive(), "io-vendors did not stop"
-        if at.error is not None:
-            raise at.error
+class Fake:
+    """A vendor's client that keeps what it is told, and fails when asked to."""
+
+    made: dict[str, Fake] = {}
+
+    def __init__(self, kind: str, arguments: tuple[Any, ...]) -> None:
+        self.kind = kind
+        self.publish: Callable[[Event], None] = arguments[2 if kind == "stt" else 1]
+        self.arguments = arguments
+        self.told: list[Event] = []
+        self.warmed = 0
+        self.closed = 0
+        self.fails = False
+        self.close_seconds = 0.0
+        self.made[kind] = self
+
+    def handle(self, event: Event) -> None:
+        asyncio.get_running_loop()  # it is on the loop's thread, with a loop that runs
+        self.told.append(event)
+        if self.fails:
+            raise RuntimeError("a defect")
+
+    def warm(self) -> None:
+        self.warmed += 1
+
+    async def close(self) -> None:
+        await asyncio.sleep(self.close_seconds)
+        self.closed += 1
+        if self.fails:
+            raise RuntimeError("another defect")
+
+    def samples(self) -> Iterator[Sample]:
+        yield counter(f"threadline_{self.kind}_told_total", "What it was told.", len(self.told))
 
 
-@pytest.fixture
-def server() -> Iterator[LlmServer]:
-    with LlmServer() as server:
-        yield server
+@pytest.fixture(autouse=True)
+def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fake]:
+    """In place of the clients; a module that no chain names must not be imported."""
+    Fake.made = {}
+    for kind, name in CLASSES.items():
+        module = ModuleType(f"threadline.threads.vendor_{kind}")
+        setattr(module, name, lambda *arguments, kind=kind: Fake(kind, arguments))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.delattr(f"threadline.threads.vendor_{kind}", raising=False)
+    return Fake.made
 
 
-def settings(server: LlmServer) -> Llm:
-    """Deadlines that no healthy exchange meets, so that only the tested one can pass."""
-    return Llm(
-        brain="openai",
-        model="test-model",
-        base_url=server.url,
-        connect_seconds=3 * PATIENCE,
-        token_seconds=3 * PATIENCE,
-        total_seconds=3 * PATIENCE,
+def config(*kinds: str) -> Config:
+    chains = {kind: (CHAINS[kind],) if kind in kinds else () for kind in CHAINS}
+    return Config(
+        llm=Llm(chain=(*chains["llm"], "scripted"), api_key="k"),
+        stt=Stt(chain=(*chains["stt"], "whisper"), final_seconds=0.7),
+        tts=Tts(chain=(*chains["tts"], "piper")),
+        deepgram=Deepgram(api_key="k"),
+        cartesia=Cartesia(api_key="k"),
     )
 
 
-def test_answer_request_and_identity(server: LlmServer) -> None:
-    with desk(settings(server)) as at:
-        at.ask(3)
-        assert at.end_of(3) == ModelDone(slot=0, generation=1, epoch=7, ask=3)
-        assert at.text(3) == "Hello, caller."
-        delta = next(event for event in at.events if isinstance(event, ModelDelta))
-        assert (delta.slot, delta.generation, delta.epoch) == (0, 1, 7)
-        body = server.requests[0].body
-        assert body["model"] == "test-model"
-        assert body["stream"] is True
-        assert body["messages"][1] == {"role": "user", "content": "Grüß Gott, wer ist da?"}
-
-
-def test_tokens_of_one_read_leave_as_one_event(server: LlmServer) -> None:
-    words = [f"w{i} " for i in range(300)]  # more than a ring holds
-    server.plans.append(lambda exchange: exchange.stream(words))
-    with desk(settings(server)) as at:
-        at.ask(1)
-        at.end_of(1)
-        assert at.text(1) == "".join(words)
-        assert sum(isinstance(event, ModelDelta) for event in at.events) < 100
-
-
-def test_bytes_may_be_cut_anywhere(server: LlmServer) -> None:
-    """Each byte is an HTTP chunk of its own: inside UTF-8, inside JSON, inside a line end."""
-    texts = ["Grüße, ", "naïve ", "日本 ", "🙂."]
-
-    def byte_by_byte(exchange: Exchange) -> None:
-        exchange.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        exchange.begin()
-        for byte in answer(texts):
-            exchange.send(bytes([byte]))
-        exchange.end()
-
-    server.plans.append(byte_by_byte)
-    with desk(settings(server)) as at:
-        at.ask(1)
-        assert isinstance(at.end_of(1), ModelDone)
-        assert at.text(1) == "".join(texts)
-
-
-def test_chunks_without_choices_are_skipped(server: LlmServer) -> None:
-    def plan(exchange: Exchange) -> None:
-        exchange.begin()
-        exchange.send(b": keep-alive\n\n" + chunk(None) + chunk({"content": "Yes."}) + chunk(None))
-        exchange.send(chunk({}, "stop") + b"data: [DONE]\n\n")
-        exchange.end()
-
-    server.plans.append(plan)
-    with desk(settings(server)) as at:
-        at.ask(1)
-        assert isinstance(at.end_of(1), ModelDone)
-        assert at.text(1) == "Yes."
-
-
-def partial(exchange: Exchange) -> None:
-    exchange.begin()
-    exchange.send(chunk({"role": "assistant", "content": ""}) + chunk({"content": "Well, "}))
-
-
-def hang_midway(exchange: Exchange) -> None:
-    partial(exchange)
-    exchange.hang()
-
-
-def stop_midway(exchange: Exchange) -> None:
-    partial(exchange)
-    exchange.end()
-
-
-def trickle(exchange: Exchange) -> None:
-    partial(exchange)
-    while not exchange.stopping.wait(0.02):
-        exchange.send(chunk({"content": "and "}))
-
-
-def error_midway(exchange: Exchange) -> None:
-    partial(exchange)
-    exchange.send(b'data: {"error": {"message": "out of memory"}}\n\n')
-    exchange.end()
-
-
-def broken_json(exchange: Exchange) -> None:
-    partial(exchange)
-    exchange.send(b'data: {"choices": [{"del\n\n')
-    exchange.end()
-
-
-def odd_json(exchange: Exchange) -> None:
-    exchange.begin()
-    exchange.send(b'data: 5\n\ndata: []\n\ndata: {"choices": "x"}\n\ndata: "s"\n\n')
-    exchange.end()
-
-
-def page(exchange: Exchange) -> None:
-    exchange.whole("200 OK", b"<html>Welcome</html>", "text/html")
-
-
-def no_http(exchange: Exchange) -> None:
-    exchange.sock.sendall(b"\x00\xffSSH-2.0\r\n\r\n")
-    exchange.hang_up = True
-
-
-@pytest.mark.parametrize(
-    ("plan", "reason", "heard"),
-    [
-        (lambda e: e.status(401, {"message": "bad key"}), "THREADLINE_LLM_API_KEY", ""),
-        (lambda e: e.status(404, {"message": "no model"}), "'test-model'", ""),
-        (lambda e: e.status(429, {"message": "slow down"}), "(429)", ""),
-        (lambda e: e.status(429, {"message": "x"}, **{"retry-after": "60"}), "(429)", ""),
-        (lambda e: e.status(500, {"message": "oops"}), "(500)", ""),
-        (Exchange.reset, "broke off", ""),
-        (stop_midway, "before its answer was complete", "Well, "),
-        (error_midway, "out of memory", "Well, "),
-        (broken_json, "no chat completion", "Well, "),
-        (odd_json, "model server", ""),
-        (page, "before its answer was complete", ""),
-        (no_http, "broke off", ""),
-    ],
-)
-def test_fault(
-    server: LlmServer, plan: Callable[[Exchange], None], reason: str, heard: str
-) -> None:
-    server.plans.append(plan)
-    with desk(settings(server)) as at:
-        at.ask(1)
-        assert reason in at.reason(1)
-        assert at.text(1) == heard
-        assert len(server.requests) == 1, "a failed request is not repeated"
-        at.ask(2)  # and the next one is as good as new
-        assert isinstance(at.end_of(2), ModelDone)
-        assert at.text(2) == "Hello, caller."
-
-
-def test_reset_midway(server: LlmServer) -> None:
-    read = threading.Event()  # a reset throws away what the client's kernel still holds
-
-    def plan(exchange: Exchange) -> None:
-        partial(exchange)
-        read.wait(PATIENCE)
-        exchange.reset()
-
-    server.plans.append(plan)
-    with desk(settings(server)) as at:
-        at.ask(1)
-        at.until(lambda: at.text(1) == "Well, ", "the first words")
-        read.set()
-        assert "broke off" in at.reason(1)
-
-
-@pytest.mark.parametrize(
-    ("plan", "limit", "heard"),
-    [
-        (Exchange.hang, "token_seconds", ""),
-        (hang_midway, "token_seconds", "Well, "),
-        (Exchange.hang, "total_seconds", ""),
-        (trickle, "total_seconds", "Well, and"),
-    ],
-)
-def test_deadline(
-    server: LlmServer, plan: Callable[[Exchange], None], limit: str, heard: str
-) -> None:
-    server.plans.append(plan)
-    with desk(replace(settings(server), **{limit: 0.4})) as at:
-        at.ask(1)
-        assert f"llm.{limit}" in at.reason(1)
-        assert at.text(1).startswith(heard)
-        assert bool(at.text(1)) == bool(heard)
-
-
-def test_refused_connection_says_what_to_start() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
-    llm = Llm(brain="openai", base_url=url)
-    with desk(llm) as at:  # the failed warm-up is no obstacle either
-        at.ask(1)
-        assert f"{url} cannot be reached: start it" in at.reason(1)
-
-
-def test_a_listener_that_never_accepts_meets_the_connect_deadline() -> None:
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        waiting = []
-        for _ in range(8):  # fill the backlog: from then on the kernel drops further SYNs
-            filler = socket.socket()
-            filler.setblocking(False)
-            filler.connect_ex(full.getsockname())
-            waiting.append(filler)
-        url = f"http://127.0.0.1:{full.getsockname()[1]}/v1"
-        with desk(Llm(brain="openai", base_url=url, connect_seconds=0.3)) as at:
-            at.ask(1)
-            assert "llm.connect_seconds" in at.reason(1)
-        for filler in waiting:
-            filler.close()
-
-
-def test_after_a_cancel_nothing_of_it_is_published(server: LlmServer) -> None:
-    goes_on = threading.Event()
-
-    def plan(exchange: Exchange) -> None:
-        partial(exchange)
-        goes_on.wait(PATIENCE)
-        exchange.send(chunk({"content": "LATE"}) + chunk({}, "stop") + b"data: [DONE]\n\n")
-        exchange.end()
-
-    server.plans.append(plan)
-    with desk(settings(server)) as at:
-        at.ask(1)
-        at.until(lambda: at.text(1) == "Well, ", "the first words")
-        at.requests.cancel(0, 1, 1)
-        at.ask(2)  # handled after the cancel, on the same loop
-        assert isinstance(at.end_of(2), ModelDone)
-        goes_on.set()
-        at.ask(3)
-        at.end_of(3)
-        assert at.text(1) == "Well, "
-        assert not any(isinstance(e, ModelDone | ModelFailed) and e.ask == 1 for e in at.events)
-        assert at.stage._models is not None
-        assert at.stage._models.cancelled == 1
-
-
-def test_a_cancel_leaves_the_server_and_warms_another_connection(server: LlmServer) -> None:
-    server.plans.append(hang_midway)
-    with desk(settings(server)) as at:
-        at.until(lambda: server.warmed == 1, "the first warm-up")
-        at.ask(1)
-        at.until(lambda: at.text(1) == "Well, ", "the first words")
-        at.requests.cancel(0, 1, 1)
-        at.until(server.requests[0].left.is_set, "the connection closed")
-        at.until(lambda: server.warmed == 2, "the second warm-up")
-
-
-def test_a_token_received_just_before_its_cancel_is_not_published(server: LlmServer) -> None:
-    """Tokens wait for the end of the loop's turn; the cancel is handled within that turn."""
-    server.plans.append(hang_midway)
-    published: list[object] = []
-
-    async def turn() -> None:
-        models = Models(settings(server), published.append, 1)
-        models.handle(AskModel(0, 1, 7, 1, TALK))
-        models._received(models._requests[0], "a token")
-        models.handle(CancelModel(0, 1, 1))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        await models.close()
-
-    asyncio.run(turn())
-    assert published == []
-
-
-def test_the_token_deadline_counts_from_the_last_token(server: LlmServer) -> None:
-    def plan(exchange: Exchange) -> None:
-        exchange.begin()
-        for _ in range(30):
-            exchange.send(chunk({"content": "and "}))
-            exchange.stopping.wait(0.05)
-        exchange.send(chunk({}, "stop"))
-        exchange.end()
-
-    server.plans.append(plan)
-    with desk(replace(settings(server), token_seconds=1.0)) as at:
-        at.ask(1)
-        assert isinstance(at.end_of(1), ModelDone)
-        assert at.text(1) == "and " * 30
-
-
-def test_a_cancel_names_its_request(server: LlmServer) -> None:
-    """An older ask, or another caller's generation, cancels nothing."""
-    goes_on = threading.Event()
-
-    def plan(exchange: Exchange) -> None:
-        partial(exchange)
-        goes_on.wait(PATIENCE)
-        exchange.send(chunk({}, "stop"))
-        exchange.end()
-
-    server.plans.append(plan)
-    with desk(settings(server)) as at:
-        at.ask(5)
-        at.until(lambda: at.text(5) == "Well, ", "the first words")
-        at.requests.cancel(0, 1, 4)
-        at.requests.cancel(0, 3, 5)
-        at.requests.cancel(1, 1, 5)
-        goes_on.set()
-        assert isinstance(at.end_of(5), ModelDone)
-
-
-def test_a_new_ask_replaces_the_old_one_of_its_slot_only(server: LlmServer) -> None:
-    server.plans.extend([hang_midway, hang_midway])
-    with desk(settings(server)) as at:
-        at.ask(1, slot=0)
-        at.ask(2, slot=1)
-        at.until(lambda: at.text(1) == at.text(2) == "Well, ", "both begun")
-        at.ask(3, slot=0)
-        at.end_of(3)
-        ended = {e.ask for e in at.events if isinstance(e, ModelDone | ModelFailed)}
-        assert ended == {3}
-        assert at.stage._models is not None
-        assert set(at.stage._models._requests) == {1}
-        at.until(lambda: any(e.left.is_set() for e in server.requests), "the old one closed")
-
-
-def test_requests_beyond_the_bound_wait_for_room(server: LlmServer) -> None:
-    gate, busy, most = threading.Event(), [], []
-
-    def plan(exchange: Exchange) -> None:
-        busy.append(exchange)
-        most.append(len(busy))
-        gate.wait(PATIENCE)
-        busy.remove(exchange)
-        exchange.stream(["ok."])
-
-    server.plans.extend([plan] * 5)
-    with desk(settings(server), max_requests=2) as at:
-        for ask in range(1, 6):
-            at.ask(ask, slot=ask)
-        at.until(lambda: len(busy) == 2, "two on the wire")
-        gate.set()
-        for ask in range(1, 6):
-            assert isinstance(at.end_of(ask), ModelDone)
-        assert max(most) <= 2
-
-
-def test_the_first_connection_is_open_before_the_first_request(server: LlmServer) -> None:
-    with desk(settings(server)) as at:
-        at.until(lambda: server.warmed == 1, "the warm-up")
-        at.ask(1)
-        at.end_of(1)
-        at.ask(2)
-        at.end_of(2)
-        assert server.connections == 1
-
-
-def test_stop_with_requests_under_way_ends_the_thread(server: LlmServer) -> None:
-    server.plans.extend([Exchange.hang, hang_midway])
-    with desk(settings(server)) as at:
-        at.ask(1, slot=0)
-        at.ask(2, slot=1)
-        at.until(lambda: len(server.requests) == 2, "both on the wire")
-    assert not any(isinstance(event, ModelDone) for event in at.events)
-
-
-def test_a_full_ring_keeps_events_in_order(server: LlmServer) -> None:
-    """Nobody drains for a while: what does not fit waits, and nothing is lost."""
-    count = 200
-
-    def plan(exchange: Exchange) -> None:
-        exchange.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        exchange.begin()
-        for i in range(count):
-            exchange.send(chunk({"content": f"{i} "}))
-            while len(sent) <= i and not exchange.stopping.is_set():
-                time.sleep(0.0005)
-        exchange.send(chunk({}, "stop"))
-        exchange.end()
-
-    sent: list[str] = []
-    server.plans.append(plan)
-    at = Desk(settings(server))
-    published = at.stage._publish
-
-    def publish(event: object) -> None:  # one event per token: the server waits for each
-        published(event)  # type: ignore[arg-type]  # as the stage's own
-        sent.append("")
-
-    at.stage._publish = publish  # type: ignore[method-assign]  # to watch it
-    at.thread.start()
+class Desk:
+    """The other threads' side of the stage."""
+
+    def __init__(self, config: Config, calls: int = 3) -> None:
+        self.inbox = Inbox("io-vendors")
+        self.reply, self.asr = Inbox("reply"), Inbox("asr")
+        self.orders: Outbox[object] = self.inbox.port("reply")
+        self.stage = IoVendors(
+            config,
+            [Call(slot) for slot in range(calls)],
+            self.inbox,
+            self.reply.port("io-vendors"),
+            self.asr.port("io-vendors"),
+        )
+        self.begun = False
+        self.thread = Worker(self._run, "io-vendors")
+
+    def _run(self) -> None:
+        self.stage.begin()
+        self.begun = True
+        self.stage.step()
+        self.stage.finish()
+
+    def close(self) -> None:
+        self.stage.stop()
+        self.thread.join()
+        for inbox in (self.inbox, self.reply, self.asr):
+            inbox.close()
+
+    def tell(self, *events: Event) -> None:
+        for event in events:
+            self.orders.put(event)
+
+    def publish(self, client: Fake, *events: Event) -> None:
+        """As a client does: on the loop's thread."""
+        for event in events:
+            self.stage._loop.call_soon_threadsafe(client.publish, event)
+
+
+@contextmanager
+def desk(config: Config) -> Iterator[Desk]:
+    at = Desk(config)
     try:
-        at.ask(1)
-        deadline = time.monotonic() + PATIENCE
-        while len(sent) <= count and time.monotonic() < deadline:
-            time.sleep(0.005)
-        assert at.stage._to_reply.stalls > 0
-        at.end_of(1)
-        assert at.text(1) == "".join(f"{i} " for i in range(count))
+        until(lambda: at.begun or not at.thread.thread.is_alive(), "it began")
+        yield at
     finally:
-        at.stage.stop()
-        at.thread.join(PATIENCE)
-    assert at.error is None
+        at.close()
+
+
+@pytest.mark.parametrize("kinds", [(), ("llm",), ("stt",), ("tts",), ("llm", "stt", "tts")])
+def test_whom_the_chains_name_is_made_and_warmed(
+    fakes: dict[str, Fake], kinds: tuple[str, ...]
+) -> None:
+    with desk(config(*kinds)):
+        assert set(fakes) == set(kinds)
+        assert all(fake.warmed == 1 for fake in fakes.values())
+    assert all(fake.closed == 1 for fake in fakes.values())
+
+
+def test_the_others_are_not_even_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in CLASSES:
+        monkeypatch.setitem(sys.modules, f"threadline.threads.vendor_{kind}", cast("Any", None))
+    with desk(config()):
+        pass
+    with pytest.raises(ImportError):
+        Desk(config("llm"))
+
+
+def test_the_imports_are_over_before_the_thread_starts(fakes: dict[str, Fake]) -> None:
+    IoVendors(config("llm"), [Call(0)], Inbox("x"), Inbox("reply").port("io-vendors"), None)
+    assert fakes == {}, "it is made on its own thread"
+
+
+def test_what_they_are_made_with(fakes: dict[str, Fake]) -> None:
+    settings = config("llm", "stt", "tts")
+    with desk(settings):
+        llm, _, requests = fakes["llm"].arguments
+        assert (llm, requests) == (settings.llm, 3), "as many as there are calls"
+        assert fakes["stt"].arguments[:2] == (settings.deepgram, 0.7)
+        cartesia, _, contexts = fakes["tts"].arguments
+        assert (cartesia, contexts) == (settings.cartesia, 3)
+    bounded = replace(
+        settings,
+        llm=replace(settings.llm, max_requests=7),
+        cartesia=replace(settings.cartesia, max_contexts=9),
+    )
+    with desk(bounded):
+        assert fakes["llm"].arguments[2] == 7
+        assert fakes["tts"].arguments[2] == 9
+
+
+@pytest.mark.parametrize("kinds", [("llm",), ("stt",), ("tts",), ("llm", "stt", "tts")])
+def test_each_is_told_what_is_its_own(fakes: dict[str, Fake], kinds: tuple[str, ...]) -> None:
+    with desk(config(*kinds)) as at:
+        for orders in ORDERS.values():
+            at.tell(*orders)
+        for kind in kinds:
+            until(lambda kind=kind: fakes[kind].told == ORDERS[kind], f"the orders of {kind}")
+
+
+def test_transcripts_go_to_asr_and_all_else_to_reply(fakes: dict[str, Fake]) -> None:
+    text = [Heard(0, 1, 5, 9, "hello", True), HearFailed(0, 1, 5, "It broke.")]
+    rest = [
+        ModelDelta(0, 1, 7, 1, "Hi"),
+        ModelDone(0, 1, 7, 1),
+        Spoken(0, 1, 7, 3, b"", 0, True, 0),
+    ]
+    with desk(config("stt", "llm")) as at:
+        at.publish(fakes["llm"], *rest)
+        at.publish(fakes["stt"], *text)
+        asr: list[object] = []
+        reply: list[object] = []
+
+        def all_there() -> bool:
+            asr.extend(at.asr.events())
+            reply.extend(at.reply.events())
+            return len(asr) + len(reply) >= 5
+
+        until(all_there, "five events")
+        assert (asr, reply) == (text, rest)
+
+
+def answers(at: Desk, inbox: Inbox, count: int) -> list[object]:
+    found: list[object] = []
+
+    def enough() -> bool:
+        inbox.wait(0.02)
+        found.extend(inbox.events())
+        return len(found) >= count
+
+    until(enough, f"{count} events")
+    return found
+
+
+def test_a_client_that_raises_costs_its_own_request_only(fakes: dict[str, Fake]) -> None:
+    """Whoever waits for an end gets one, and the loop goes on."""
+    with desk(config("llm", "stt", "tts")) as at:
+        for fake in fakes.values():
+            fake.fails = True
+        at.tell(*ORDERS["llm"], *ORDERS["tts"])
+        failed, clause, end = answers(at, at.reply, 3)
+        assert isinstance(failed, ModelFailed)
+        assert (failed.slot, failed.generation, failed.epoch, failed.ask) == (0, 1, 7, 1)
+        assert isinstance(clause, Spoken)
+        assert isinstance(end, Spoken)
+        assert (clause.clause, clause.ended, clause.done) == (3, False, True)
+        assert clause.reason
+        assert (end.clause, end.ended, bool(end.reason)) == (3, True, True)
+        at.tell(ORDERS["stt"][2])
+        (deaf,) = answers(at, at.asr, 1)
+        assert isinstance(deaf, HearFailed)
+        assert (deaf.slot, deaf.utterance) == (0, 5)
+        for fake in fakes.values():
+            fake.fails = False
+        at.tell(ASK)
+        until(lambda: len(fakes["llm"].told) == 3, "the next order")
+        assert at.stage.defects == 6
+        page = render(at.stage.samples()).decode()
+        assert "threadline_vendor_defects_total 6.0" in page
+        assert "threadline_llm_told_total 3.0" in page
+
+
+def test_events_of_no_vendor_are_passed_over(fakes: dict[str, Fake]) -> None:
+    with desk(config("llm")) as at:
+        at.tell(FloorTaken(0, 1, 7, 0), *ORDERS["stt"], ASK)
+        until(lambda: fakes["llm"].told == [ASK], "the ask")
+        assert at.stage.defects == 0
+
+
+def test_a_full_ring_keeps_events_in_order(fakes: dict[str, Fake]) -> None:
+    """Nobody drains for a while: what does not fit waits, and nothing is lost."""
+    sent = [ModelDelta(0, 1, 7, 1, f"{i} ") for i in range(300)]  # a ring holds 128
+    with desk(config("llm")) as at:
+        at.publish(fakes["llm"], *sent)
+        until(lambda: at.stage._to_reply._out.stalls > 0, "a stall")
+        assert answers(at, at.reply, 300) == sent
+
+
+def test_a_reader_that_is_stuck_costs_events_but_not_the_loop(fakes: dict[str, Fake]) -> None:
+    sent = [ModelDelta(0, 1, 7, 1, f"{i} ") for i in range(128 + 4096 + 10)]
+    with desk(config("llm")) as at:
+        at.publish(fakes["llm"], *sent)
+        until(lambda: at.stage._to_reply.lost == 10, "the loss")
+        assert answers(at, at.reply, len(sent) - 10) == sent[:-10]
+        assert "threadline_vendor_events_lost_total 10.0" in render(at.stage.samples()).decode()
+        at.publish(fakes["llm"], sent[-1])
+        assert answers(at, at.reply, 1) == sent[-1:]
+
+
+def test_asr_is_not_kept_waiting_by_reply(fakes: dict[str, Fake]) -> None:
+    text = Heard(0, 1, 5, 9, "hello", True)
+    with desk(config("llm", "stt")) as at:
+        at.publish(fakes["llm"], *(ModelDelta(0, 1, 7, 1, "x") for _ in range(200)))
+        until(lambda: at.stage._to_reply._out.stalls > 0, "reply's ring is full")
+        at.publish(fakes["stt"], text)
+        assert answers(at, at.asr, 1) == [text]
+
+
+def test_a_client_that_does_not_close_is_left(
+    fakes: dict[str, Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(io_vendors, "STOP_SECONDS", 0.1)
+    with desk(config("llm", "stt", "tts")):
+        fakes["llm"].close_seconds = 3600.0
+        fakes["stt"].fails = True
+    assert (fakes["llm"].closed, fakes["tts"].closed) == (0, 1)
+
+
+def test_the_beat_goes_on_without_events() -> None:
+    with desk(config()) as at:
+        before = at.stage.beat
+        until(lambda: at.stage.beat > before, "a beat")
+
+
+def test_no_key_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delitem(sys.modules, "threadline.threads.vendor_llm")  # the real one
+    stage = IoVendors(
+        Config(llm=Llm(chain=("openai",))),
+        [Call(0)],
+        Inbox("x"),
+        Inbox("reply").port("io-vendors"),
+        None,
+    )
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
+        stage.begin()
+    stage._loop.close()
+
+
+def test_a_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell, the client and a server, over a socket."""
+    monkeypatch.delitem(sys.modules, "threadline.threads.vendor_llm")
+    with (
+        LlmServer() as server,
+        desk(Config(llm=Llm(chain=("openai:a",), base_url=server.url))) as at,
+    ):
+        began = time.monotonic_ns()
+        at.tell(ASK)
+        found: list[object] = []
+        until(
+            lambda: found.extend(answers(at, at.reply, 1)) or isinstance(found[-1], ModelDone),
+            "the answer",
+        )
+        deltas = [event for event in found if isinstance(event, ModelDelta)]
+        assert "".join(delta.text for delta in deltas) == "Hello, caller."
+        assert deltas[0].first_at > began
