@@ -1,253 +1,410 @@
 """The `asr` thread: what the caller said.
 
-Wakes on   its inbox: vad's events; the recogniser's sockets.
-Owns       the utterance of every call, the queue of jobs, the recogniser's workers.
+Wakes on   its inbox: vad's windows and events; Deepgram's texts from io-vendors; the recogniser's
+           sockets.
+Owns       the utterance of every call, who is asked for its text (transcribe.py), the
+           recogniser's workers.
 Reads      a call's `speech` ring.
-Writes     `Transcript` to reply.
+Writes     `Transcript` and `Partial` to reply; `Opinion` and `Patience` to vad; `JudgeTurn` to
+           endpoint; `HearChunk`, `HearFinal`, `HearForget` to io-vendors.
 
-A decode is started at the first sign of silence (`Silence`), ahead of the end of the turn; it
-covers exactly the windows that `TurnOver` will name unless speech goes on, in which case it was
-waste, and is counted. It copies and dispatches only; the model runs in the recogniser. It copies
-on every turn of its loop: an utterance may be seven times as long as the ring.
+The text of an utterance is asked for at the first sign of silence (`Silence`), ahead of the end
+of the turn, and when it is to be known what is said over a talking agent (`Doubt`); it covers
+exactly the windows that `TurnOver` will name unless speech goes on. It is asked of the first of
+the chain; the audio is kept until there is a text, so that the next one can be asked when that
+one fails or is late. This thread copies and dispatches only, on every turn of its loop: an
+utterance may be seven times as long as the ring.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
-from ..config import Asr as AsrConfig
-from ..observe.histogram import LATENCY_MS, Histogram
-from ..observe.prometheus import Sample, counter, gauge, milliseconds
-from .asr_process import Recogniser, Result
+from ..chains import names
+from ..config import Config
+from ..listening.backchannel import Barge, classify
+from ..observe.prometheus import Sample, counter, gauge
+from ..observe.words import contradicted
+from .asr_process import Recogniser
 from .calls import WINDOW, Call
+from .endpoint import LONGEST, by_words
 from .logs import logger
-from .messages import Silence, Transcript, TurnOver
+from .messages import (
+    Doubt,
+    Heard,
+    HearFailed,
+    JudgeTurn,
+    Lapse,
+    Opinion,
+    Partial,
+    Patience,
+    Silence,
+    Transcript,
+    TurnOver,
+)
+from .transcribe import LATE, Answer, Deepgram, Growing, Source, Utterance, Whisper
 from .wake import Inbox, Outbox
 
 log = logger("asr")
 
-
-@dataclass(slots=True)
-class _Job:
-    """One decode: these windows of this utterance."""
-
-    number: int
-    slot: int
-    generation: int
-    utterance: int
-    windows: int
-    asked: float  # s
-    audio: bytes
-    began: int = 0  # ns
-    ended: int = 0
-    text: str | None = None
-    reason: str = ""
-    over: TurnOver | None = None  # the turn has ended: somebody waits for this
-
-    @property
-    def done(self) -> bool:
-        return self.ended != 0
-
-
-@dataclass(slots=True)
-class _Utterance:
-    """What asr holds of one call: the utterance being spoken, and its newest decode."""
-
-    call: Call
-    number: int = 0
-    generation: int = 0
-    over: bool = True  # its turn has ended: what is in the ring now belongs to the next one
-    audio: bytearray = field(default_factory=bytearray)
-    job: _Job | None = None
+VadEvent = Silence | Doubt | TurnOver | Lapse
 
 
 class AsrStage:
-    """See the module. `step` is one wake-up."""
+    """See the module. `step` is one wake-up.
+
+    `recogniser` is None when Whisper is not in the chain, `to_vendors` when Deepgram is not,
+    `to_endpoint` when nobody judges pauses.
+    """
 
     name = "asr"
 
     def __init__(
         self,
         calls: Sequence[Call],
-        config: AsrConfig,
-        recogniser: Recogniser,
+        config: Config,
+        recogniser: Recogniser | None,
         inbox: Inbox,
         to_reply: Outbox[object],
+        to_vad: Outbox[object],
+        to_endpoint: Outbox[object] | None,
+        to_vendors: Outbox[object] | None,
     ) -> None:
         self.inbox = inbox
         self.on_call: Call | None = None
         self.recogniser = recogniser
-        self._utterances = [_Utterance(call) for call in calls]
-        self._deadline = config.deadline_seconds
+        self._config = config
         self._to_reply = to_reply
-        self._queue: list[_Job] = []  # bounded: one a call, and turns that wait, by the deadline
-        self._running: dict[int, _Job] = {}
+        self._to_vad = to_vad
+        self._to_endpoint = to_endpoint
+        outboxes = (to_reply, to_vad, to_endpoint, to_vendors)
+        self._outboxes = [outbox for outbox in outboxes if outbox is not None]
+        self._whisper = None if recogniser is None else Whisper(config.asr, config.stt, recogniser)
+        self._deepgram = None if to_vendors is None else Deepgram(to_vendors)
+        kinds: dict[str, Source | None] = {"whisper": self._whisper, "deepgram": self._deepgram}
+        self._chain = [kind for name in names(config.stt.chain) if (kind := kinds[name])]
+        assert self._chain, "somebody has to be in the chain"
+        self._speaking = [Utterance(call, 0, 0, ended=True) for call in calls]
+        self._waiting: dict[tuple[int, int], Utterance] = {}  # over, and their text is not out
         self._watched: set[int] = set()
-        self._numbers = 0
         # Reports.
         self.beat = 0
-        self.decoded = 0
-        self.wasted = 0
         self.failed = 0
-        self.ready = False  # the model is loaded and decodes
-        self.seconds = Histogram(LATENCY_MS)
+        self.ready = False  # the recogniser, if there is one, decodes
+        self.fallbacks = {source.name: 0 for source in self._chain}
+        self.opinions = dict.fromkeys(Barge, 0)
+        self.committed = 0
+        self.contradicted = 0
+
+    @property
+    def decoding(self) -> bool:
+        """A worker of the recogniser is at it. For reports, from any thread."""
+        return self._whisper is not None and bool(self._whisper.running)
 
     def begin(self) -> None:
         """Start the workers; they load the model while calls may already be greeted."""
-        self.recogniser.start()
+        if self.recogniser is not None:
+            self.recogniser.start()
+        self.ready = self.recogniser is None
         self._watch_sockets()
 
     def step(self) -> None:
-        """Wait; take events and results; hand jobs to free workers."""
+        """Wait; take events, audio and texts; ask whoever is to be asked."""
         self.beat += 1
         self.on_call = None
-        kept = self._to_reply.flush()
-        busy = self._queue or self._running
-        self.inbox.wait(0.1 if busy else 1.0 if kept else 0.02)
-        for event in self.inbox.events():
-            if isinstance(event, Silence):
-                self._hear(event, None)
-            elif isinstance(event, TurnOver):
-                self._hear(event, event)
-        for said in self._utterances:
-            self._copy(said)
+        unsent = [outbox for outbox in self._outboxes if not outbox.flush()]
+        busy = self._waiting or (self._whisper is not None and self._whisper.busy)
+        self.inbox.wait(0.02 if unsent else 0.1 if busy else 1.0)
         now = time.monotonic()
-        self.recogniser.tick(now)
-        for result in self.recogniser.collect(now):
-            self._finish(result)
-        self.ready = self.recogniser.ready
-        self._expire(now)
-        self._dispatch(now)
+        for event in self.inbox.events():
+            if isinstance(event, VadEvent):
+                self._told(event, now)
+            elif isinstance(event, Heard | HearFailed):
+                assert self._deepgram is not None, "who is not in the chain was not asked"
+                self._deepgram.heard(event)
+        for earlier in self._speaking:
+            self._copy(earlier.call)
+            said = self._speaking[earlier.call.slot]
+            if said.fresh and not said.ended:
+                said.fresh = False
+                self._source(said).more(said)
+        now = time.monotonic()
+        for source in self._chain:
+            for answer in source.answers(now):
+                said = answer.utterance
+                if said.closed or said.gone or self._source(said) is not source:
+                    continue  # nobody waits for it any more
+                self.on_call = said.call
+                if isinstance(answer, Answer):
+                    self._answered(answer, now)
+                else:
+                    self._grown(answer)
+        self._check_waiting(now)
+        for source in self._chain:
+            source.go(now)
+        self.ready = self.recogniser is None or self.recogniser.ready
         self._watch_sockets()
 
-    def _hear(self, event: Silence | TurnOver, over: TurnOver | None) -> None:
-        """A decode of the first `windows` windows of this utterance is wanted, or awaited."""
-        said = self._utterances[event.slot]
-        self.on_call = said.call
-        if said.call.generation.at != event.generation:
-            return  # the caller is gone
-        if (said.generation, said.number) != (event.generation, event.utterance):
-            said.over = True  # vad tells things in order: nothing more will come about it
-        self._copy(said)
-        job = said.job
-        if job is None or (job.utterance, job.windows) != (event.utterance, event.windows):
-            if job is not None:
-                self._discard(job)
-            job = said.job = self._new_job(said, event)
-        if over is not None:
-            job.over = over
-            said.over = True
-            said.audio.clear()
-            if job.done:
-                self._publish(job)
+    # -- what vad tells ------------------------------------------------------------------------
 
-    @staticmethod
-    def _copy(said: _Utterance) -> None:
+    def _told(self, event: VadEvent, now: float) -> None:
+        call = self.on_call = self._speaking[event.slot].call
+        if call.generation.at != event.generation:
+            return  # the caller is gone
+        said = self._find(event)
+        match event:
+            case Lapse():
+                self._end(said)
+            case Doubt(windows=windows):
+                said.doubt = windows
+                self._want(said, windows, now)
+            case Silence(windows=windows):
+                said.epoch, said.pause, said.doubt = event.epoch, windows, 0
+                self._want(said, windows, now)
+                self._judge(said)
+            case TurnOver(windows=windows):
+                said.epoch, said.over, said.doubt = event.epoch, event, 0
+                said.ended = True
+                self._waiting[said.key] = said
+                self._limit(said, now)
+                self._want(said, windows, now)
+
+    def _find(self, event: VadEvent) -> Utterance:
+        """The utterance that an event is about, with all of its audio that vad knows of."""
+        said = self._speaking[event.slot]
+        if not said.matches(event):
+            self._end(said)  # vad tells things in order: nothing more will come about it
+        self._copy(said.call)
+        said = self._speaking[event.slot]
+        if not said.matches(event):  # all of its audio was lost
+            said = self._begin(said.call, event.generation, event.utterance)
+        return said
+
+    def _begin(self, call: Call, generation: int, number: int) -> Utterance:
+        said = self._speaking[call.slot] = Utterance(call, generation, number)
+        self._pass_over(said)
+        return said
+
+    def _end(self, said: Utterance) -> None:
+        """It came to nothing, or its end was never told: its caller is gone."""
+        if not said.ended:
+            said.ended = said.closed = True
+            self._source(said).forget(said)
+
+    def _copy(self, call: Call) -> None:
         """Empty the call's speech ring, up to the utterance after one whose end is not known.
 
         vad pushes every window before the event that names it, and sends the end of an utterance
         before it pushes the next one's first window.
         """
-        speech = said.call.speech
+        speech = call.speech
+        said = self._speaking[call.slot]
         while (head := speech.peek()) is not None:
-            generation, _, number, _, _ = head
+            generation, epoch, number, _, _ = head
             if (generation, number) != (said.generation, said.number):
-                if generation == said.generation and not said.over:
-                    return
-                said.generation, said.number, said.over = generation, number, False
-                said.audio.clear()
+                if generation == said.generation and not said.ended:
+                    break
+                self._end(said)
+                said = self._begin(call, generation, number)
+                said.onset_epoch = epoch
+            elif said.epoch < 0 and epoch != said.onset_epoch:
+                said.epoch, said.doubt = epoch, 0  # it rose within: the floor was taken
             record = speech.pop()
             assert record is not None, "peeked a moment ago, and nobody else may pop"
             said.audio += record[5]
+            said.fresh = True
 
-    def _new_job(self, said: _Utterance, event: Silence | TurnOver) -> _Job:
-        self._numbers += 1
-        job = _Job(
-            number=self._numbers,
-            slot=event.slot,
-            generation=event.generation,
-            utterance=event.utterance,
-            windows=event.windows,
-            asked=time.monotonic(),
-            audio=bytes(said.audio[: event.windows * WINDOW]),
-        )
-        self._queue.append(job)
-        return job
+    # -- who is asked --------------------------------------------------------------------------
 
-    def _discard(self, job: _Job) -> None:
-        """Speech went on: this decode stopped too early. One that is awaited goes on."""
-        if job.over is not None:
+    def _source(self, said: Utterance) -> Source:
+        return self._chain[said.source]
+
+    def _last(self, said: Utterance) -> bool:
+        return said.source == len(self._chain) - 1
+
+    def _pass_over(self, said: Utterance) -> None:
+        """Leave out those that cannot be asked now, as long as there is somebody after them."""
+        while not (self._last(said) or self._source(said).usable):
+            said.source += 1
+
+    def _want(self, said: Utterance, windows: int, now: float) -> None:
+        """The text of so many windows is wanted, of the first of the chain who can give it."""
+        if said.asked != windows:
+            said.asked = windows
+            self._source(said).ask(said, windows, now)
+        elif said.known == windows:
+            self._use(said)
+
+    def _limit(self, said: Utterance, now: float) -> None:
+        """Whoever is asked has so long. Whisper, the last one, has a deadline of its own."""
+        limited = not self._last(said) or self._source(said) is self._deepgram
+        said.due = now + self._config.stt.final_seconds if limited else 0.0
+
+    def _fall_back(self, said: Utterance, reason: str, now: float) -> bool:
+        """Ask the next of the chain. False: there is none."""
+        if self._last(said):
+            return False
+        source = self._source(said)
+        log.warning("recogniser gave up", name=source.name, slot=said.call.slot, reason=reason)
+        source.forget(said)
+        self.fallbacks[source.name] += 1
+        said.source += 1
+        self._pass_over(said)
+        if said.over is not None:
+            self._limit(said, now)
+        if said.asked:
+            self._source(said).ask(said, said.asked, now)
+        return True
+
+    def _check_waiting(self, now: float) -> None:
+        """Nobody waits for ever."""
+        for said in list(self._waiting.values()):
+            self.on_call = said.call
+            if said.gone:
+                said.closed = True
+                del self._waiting[said.key]
+                self._source(said).forget(said)
+            elif said.due and said.due <= now and not self._fall_back(said, LATE, now):
+                self._source(said).forget(said)
+                self._answered(Answer(said, said.asked, None, LATE), now, final=True)
+
+    # -- what the sources tell -----------------------------------------------------------------
+
+    def _answered(self, answer: Answer, now: float, *, final: bool = False) -> None:
+        said = answer.utterance
+        if answer.text is None and not final and self._fall_back(said, answer.reason, now):
             return
-        if job in self._queue:
-            self._queue.remove(job)
-        elif job.began:
-            self.wasted += 1
-
-    def _dispatch(self, now: float) -> None:
-        """Awaited decodes before those that run ahead; the oldest first."""
-        self._queue.sort(key=lambda job: (job.over is None, job.number))
-        while self._queue:
-            job = self._queue[0]
-            if self._utterances[job.slot].call.generation.at != job.generation:
-                self._queue.pop(0)
-                continue
-            if not self.recogniser.submit(job.number, job.audio, now, job.asked + self._deadline):
-                return
-            job.began = time.monotonic_ns()
-            self._running[job.number] = self._queue.pop(0)
-
-    def _finish(self, result: Result) -> None:
-        job = self._running.pop(result.job, None)
-        if job is None:
+        if answer.windows != said.asked:
+            self._overtaken(said, answer)
             return
-        self.on_call = self._utterances[job.slot].call
-        job.ended = time.monotonic_ns()
-        job.text, job.reason = result.text, result.reason
-        job.audio = b""
-        self.decoded += 1
-        self.seconds.observe((job.ended - job.began) / 1e6)
-        if result.text is None:
-            self.failed += 1
-            log.warning("utterance lost", slot=job.slot, reason=result.reason)
-        if job.over is not None:
-            self._publish(job)
+        said.known, said.text, said.reason = answer.windows, answer.text, answer.reason
+        said.answered = answer.ended or time.monotonic_ns()
+        said.began = answer.began or said.answered
+        self._use(said)
 
-    def _expire(self, now: float) -> None:
-        """Nobody waits for ever: a job that found no worker in time is given up."""
-        for job in [job for job in self._queue if now - job.asked > self._deadline]:
-            self._queue.remove(job)
-            job.ended = time.monotonic_ns()
-            job.reason = "the recogniser had no time for it"
-            self.failed += 1
-            log.warning("utterance lost", slot=job.slot, reason=job.reason)
-            if job.over is not None:
-                self._publish(job)
+    def _use(self, said: Utterance) -> None:
+        """The text that was asked for last is here: whoever waits for it gets it."""
+        if said.over is not None:
+            self._publish(said, said.over)
+        elif said.text is None:
+            return  # another pause, or the end, asks again
+        elif said.doubt:
+            self._give_opinion(said, said.doubt, classify(said.text))
+        elif said.pause == said.known:
+            if said.text:
+                self._show(said, said.text, paused=True)
+            self._judge_words(said, said.text)
 
-    def _publish(self, job: _Job) -> None:
-        over = job.over
-        assert over is not None, "only awaited decodes are published"
-        said = self._utterances[job.slot]
-        if said.job is job:
-            said.job = None
+    def _overtaken(self, said: Utterance, answer: Answer) -> None:
+        """More was said since. Words over a talking agent are news all the same."""
+        if said.doubt and answer.text:
+            self._early_opinion(said, answer.windows, answer.text)
+
+    def _grown(self, growing: Growing) -> None:
+        said = growing.utterance
+        if said.ended or not growing.text:
+            return
+        if growing.fixed or self._config.stt.partials:
+            self._show(said, growing.text, paused=False)
+        if said.doubt:
+            self._early_opinion(said, said.doubt, growing.text)
+
+    def _publish(self, said: Utterance, over: TurnOver) -> None:
+        said.closed = True
+        del self._waiting[said.key]
+        source = self._source(said)
+        source.done(said)
+        if said.text is None:
+            self.failed += 1
+            log.warning("utterance lost", slot=over.slot, reason=said.reason)
+        elif committed := said.agreement.committed:
+            words, wrong = contradicted(committed, said.text)
+            self.committed += words
+            self.contradicted += wrong
         self._to_reply.put(
             Transcript(
-                slot=job.slot,
-                generation=job.generation,
+                slot=over.slot,
+                generation=over.generation,
                 epoch=over.epoch,
-                text=job.text,
+                text=said.text,
                 spoke_until=over.spoke_until,
                 turn_over=over.at,
-                decode_began=job.began or job.ended,
-                decode_ended=job.ended,
+                decode_began=said.began,
+                decode_ended=said.answered,
                 at=time.monotonic_ns(),
-                reason=job.reason,
+                reason=said.reason,
+                why=over.why,
+                source=source.name,
             )
         )
 
+    def _show(self, said: Utterance, text: str, *, paused: bool) -> None:
+        """Let reply know what was said so far, in a turn that has begun."""
+        if said.epoch < 0 or (said.shown.startswith(text) and not paused):
+            return  # it says less than what was shown, or no more
+        said.shown = text
+        slot, at = said.call.slot, time.monotonic_ns()
+        self._to_reply.put(
+            Partial(slot, said.generation, said.epoch, said.number, text, paused, at)
+        )
+
+    # -- what vad and endpoint are told ----------------------------------------------------------
+
+    def _early_opinion(self, said: Utterance, windows: int, text: str) -> None:
+        """Text that may not be complete: it can say that there are words, not that there are
+        none."""
+        kind = classify(text)
+        if kind is Barge.STOP or kind is Barge.WORDS:
+            self._give_opinion(said, windows, kind)
+
+    def _give_opinion(self, said: Utterance, windows: int, kind: Barge) -> None:
+        said.doubt = 0
+        self.opinions[kind] += 1
+        self._to_vad.put(Opinion(said.call.slot, said.generation, said.number, windows, kind))
+
+    def _judge(self, said: Utterance) -> None:
+        """Ask whether this pause sounds like the end of the turn."""
+        if self._to_endpoint is None:
+            return
+        end = said.pause * WINDOW
+        known = said.known == said.pause
+        self._to_endpoint.put(
+            JudgeTurn(
+                said.call.slot,
+                said.generation,
+                said.epoch,
+                said.number,
+                said.pause,
+                bytes(said.audio[max(0, end - LONGEST) : end]),
+                (said.text or "") if known else "",
+                hold=not known and self._source(said) is self._whisper,
+            )
+        )
+
+    def _judge_words(self, said: Utterance, text: str) -> None:
+        """The words of a pause are known. Those that decide alone need not wait for the sound."""
+        if self._to_endpoint is None:
+            return
+        if decision := by_words(self._config.endpoint, text):
+            self._to_vad.put(
+                Patience(
+                    said.call.slot,
+                    said.generation,
+                    said.number,
+                    said.pause,
+                    decision.silence_ms,
+                    decision.why,
+                )
+            )
+        self._judge(said)  # what was judged without them, or is about to be, is judged anew
+
+    # -- the rest --------------------------------------------------------------------------------
+
     def _watch_sockets(self) -> None:
         """A worker that was restarted has a new socket."""
+        if self.recogniser is None:
+            return
         now = set(self.recogniser.filenos())
         for fd in self._watched - now:
             self.inbox.forget(fd)
@@ -257,17 +414,23 @@ class AsrStage:
 
     def finish(self) -> None:
         """End the workers."""
-        self.recogniser.close(2.0)
+        if self.recogniser is not None:
+            self.recogniser.close(2.0)
 
     def samples(self) -> Iterable[Sample]:
         """For /metrics, from the watch thread."""
-        yield milliseconds(
-            "threadline_asr_decode_seconds", "Decode of one utterance.", self.seconds
-        )
         yield gauge("threadline_asr_ready", "1 when the recogniser decodes.", float(self.ready))
+        if self._whisper is not None:
+            yield from self._whisper.samples()
         for name, help_text, value in (
-            ("decodes", "Utterances decoded, in part or whole.", self.decoded),
-            ("wasted", "Decodes begun ahead that the caller spoke on over.", self.wasted),
             ("failed", "Utterances that could not be recognised.", self.failed),
+            ("committed_words", "Words of partials that were said to stay.", self.committed),
+            ("contradicted_words", "Of these, not in the final text.", self.contradicted),
         ):
             yield counter(f"threadline_asr_{name}_total", help_text, value)
+        for name, count in self.fallbacks.items():
+            about = "Utterances that were passed on to the next recogniser."
+            yield counter("threadline_asr_fallbacks_total", about, count, source=name)
+        for kind, count in self.opinions.items():
+            about = "What speech over a talking agent was."
+            yield counter("threadline_asr_opinions_total", about, count, kind=kind.name.lower())

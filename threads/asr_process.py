@@ -29,12 +29,13 @@ import sysconfig
 import threading
 import time
 from collections import deque
-from collections.abc import Buffer, Mapping
+from collections.abc import Buffer, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from ..audio import mulaw
+from ..listening.agreement import Word
 from .asr_worker import MAX_MESSAGE, recognise_forever
 from .gil import Placement
 
@@ -66,6 +67,7 @@ class Result:
     seconds: float = 0.0  # spent decoding, in the attempt that answered
     attempts: int = 1
     cut: bool = False  # the audio was longer than `ROOM`
+    words: Sequence[Word] = ()  # with their times, if they were asked for
 
 
 @dataclass(slots=True)
@@ -75,6 +77,7 @@ class _Job:
     length: int
     cut: bool
     deadline: float
+    words: bool
     attempts: int = 0
 
 
@@ -133,10 +136,19 @@ class Recogniser:
         """Start the workers. They load their model meanwhile; `ready` tells when one has."""
         self.tick(time.monotonic())
 
-    def submit(self, job: int, audio: Buffer, now: float, deadline: float | None = None) -> bool:
+    def submit(
+        self,
+        job: int,
+        audio: Buffer,
+        now: float,
+        deadline: float | None = None,
+        *,
+        words: bool = False,
+    ) -> bool:
         """Decode this mu-law audio, to be answered by `deadline`. False: no worker is free.
 
-        The audio is copied before this returns. `job` must not be in flight already.
+        The audio is copied before this returns. `job` must not be in flight already. `words`: the
+        times of each word are wanted, too.
         """
         assert all(job != other.job for other in self._jobs), f"job {job} is in flight already"
         self._dispatch(now)
@@ -151,7 +163,7 @@ class Recogniser:
             cut = len(codes) > length
         if deadline is None:
             deadline = now + self._deadline_seconds
-        order = _Job(job, room, length, cut, deadline)
+        order = _Job(job, room, length, cut, deadline, words)
         self._jobs.append(order)
         self._send(worker, order, now)
         return True
@@ -195,6 +207,11 @@ class Recogniser:
     def ready(self) -> bool:
         """Some worker has its model loaded."""
         return any(worker.state in ("idle", "busy") for worker in self._workers)
+
+    @property
+    def idle(self) -> int:
+        """Workers that would take a job now."""
+        return sum(worker.state == "idle" and not self._leaves(worker) for worker in self._workers)
 
     @property
     def pids(self) -> list[int]:
@@ -247,17 +264,29 @@ class Recogniser:
         assert worker.sock, "a worker without a socket was taken for idle"
         worker.state, worker.job = "busy", job
         job.attempts += 1
-        message = {"job": job.job, "at": job.room * ROOM, "length": job.length}
+        message = {
+            "job": job.job,
+            "at": job.room * ROOM,
+            "length": job.length,
+            "words": job.words,
+        }
         try:
             worker.sock.send(json.dumps(message).encode())
         except OSError as error:  # it died idle, and nobody has looked yet
             self._end(worker, now, f"it took no job ({error.strerror})")
 
-    def _finish(self, job: _Job, text: str | None, reason: str = "", seconds: float = 0.0) -> None:
+    def _finish(
+        self,
+        job: _Job,
+        text: str | None,
+        reason: str = "",
+        seconds: float = 0.0,
+        words: Sequence[Word] = (),
+    ) -> None:
         self._jobs.remove(job)
         if job in self._again:
             self._again.remove(job)
-        self._results.append(Result(job.job, text, reason, seconds, job.attempts, job.cut))
+        self._results.append(Result(job.job, text, reason, seconds, job.attempts, job.cut, words))
 
     def _give_up(self, worker: _Worker, now: float) -> None:
         """Its job is past the deadline and it is still at it."""
@@ -353,10 +382,12 @@ class Recogniser:
                 case {
                     "job": int(job),
                     "text": str() | None as text,
+                    "words": list(words),
                     "error": str(error),
                     "seconds": float(seconds),
                 } if worker.job and worker.job.job == job:
-                    self._answered(worker, worker.job, text, error, seconds)
+                    timed = [_word(word) for word in words]
+                    self._answered(worker, worker.job, text, error, seconds, timed)
                 case _:
                     return False
         except ValueError, RecursionError:  # not UTF-8, not JSON, or nested without end
@@ -364,13 +395,19 @@ class Recogniser:
         return True
 
     def _answered(
-        self, worker: _Worker, job: _Job, text: str | None, error: str, seconds: float
+        self,
+        worker: _Worker,
+        job: _Job,
+        text: str | None,
+        error: str,
+        seconds: float,
+        words: Sequence[Word],
     ) -> None:
         worker.state, worker.job, worker.backoff = "idle", None, BACKOFF_SECONDS[0]
         if text is None:
             self._log.error("utterance not decoded", reason=error, said=_said(worker))
         worker.tail.clear()
-        self._finish(job, text, error, seconds)
+        self._finish(job, text, error, seconds, words)
 
     def _read_output(self, worker: _Worker) -> None:
         """Keep the last of what a child printed; a full pipe would stop it."""
@@ -425,6 +462,14 @@ class Recogniser:
         worker.sock = worker.process = worker.thread = worker.job = None
         worker.state = "down"
         worker.tail.clear()
+
+
+def _word(message: object) -> Word:
+    """One word of a worker's answer. Raises ValueError when it is none."""
+    match message:
+        case [str(text), float(start), float(end)]:
+            return Word(text, start, end)
+    raise ValueError("not a word with its times")
 
 
 def _pid(worker: _Worker) -> int | None:

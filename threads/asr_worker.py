@@ -4,10 +4,11 @@ Wakes on: its end of a SOCK_SEQPACKET socket pair; one small JSON message is one
 Owns: the decoder. Reads: the arena, a memfd it maps read-only, where the owner puts mu-law
 audio before it sends the job. Writes: answers to the socket, nothing else.
 
-Owner to worker   {"job": 7, "at": 240000, "length": 16000}
+Owner to worker   {"job": 7, "at": 240000, "length": 16000, "words": false}
 Worker to owner   {"ready": 0.9}   seconds it took to load the decoder, sent first and once
                   {"failed": "..."}   the decoder cannot be loaded; the worker ends
-                  {"job": 7, "text": "...", "error": "", "seconds": 0.4}   text null on an error
+                  {"job": 7, "text": "...", "words": [], "error": "", "seconds": 0.4}
+                  text null on an error; words, where asked for, as ["for", 0.1, 0.3], in s
 
 The end of the socket ends the loop. A process also ends with the thread that started it.
 """
@@ -24,7 +25,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -35,11 +36,14 @@ from numpy.typing import NDArray
 from ..audio import mulaw
 from ..audio.stream import Resampler
 from ..errors import ThreadlineError
+from ..listening.agreement import Word
 from .realtime import libc_call
 
 MODEL_RATE = 16_000  # Hz, what the decoder takes
 MAX_MESSAGE = 65_536
 MAX_TEXT = 8_000  # characters; the longest utterance holds a tenth of that
+MAX_WORDS = 256  # with their times; the same
+MAX_WORD = 100  # characters
 NICENESS = 5  # media threads win
 
 _PR_SET_PDEATHSIG = 1
@@ -52,12 +56,19 @@ class Heard(Protocol):
     def text(self) -> str:
         """The words."""
 
+    @property
+    def words(self) -> Sequence[Word]:
+        """Each with its times; empty unless they were asked for."""
+
 
 class Decoder(Protocol):
     """What a decoder is."""
 
     def decode(self, audio: NDArray[np.float32], /) -> Heard:
         """Words in float32[n] at 16 kHz, in [-1, 1)."""
+
+    def decode_words(self, audio: NDArray[np.float32], /) -> Heard:
+        """The same with the times of each word."""
 
 
 def find_maker(spec: str) -> Callable[..., Decoder]:
@@ -87,18 +98,28 @@ def recognise_forever(
         while message := sock.recv(MAX_MESSAGE):
             job = json.loads(message)
             codes = arena[job["at"] : job["at"] + job["length"]]
-            _send(sock, job=job["job"], **_decode(decoder, codes))
+            hear = decoder.decode_words if job["words"] else decoder.decode
+            _send(sock, job=job["job"], **_decode(hear, codes, timed=job["words"]))
     return True
 
 
-def _decode(decoder: Decoder, codes: bytes) -> dict[str, object]:
+def _decode(
+    hear: Callable[[NDArray[np.float32]], Heard], codes: bytes, *, timed: bool
+) -> dict[str, object]:
     began = time.perf_counter()
-    text, reason = None, ""
+    text, words, reason = None, [], ""
     try:
-        text = decoder.decode(_for_model(codes)).text[:MAX_TEXT] if codes else ""
+        heard = hear(_for_model(codes)) if codes else None
+        text = heard.text[:MAX_TEXT] if heard else ""
+        if heard and timed:
+            words = [
+                (word.text[:MAX_WORD], float(word.start), float(word.end))
+                for word in heard.words[:MAX_WORDS]
+            ]
     except Exception as error:  # noqa: BLE001  # one utterance is lost, not the worker
-        reason = _sentence(error)
-    return {"text": text, "error": reason, "seconds": time.perf_counter() - began}
+        text, reason = None, _sentence(error)
+    seconds = time.perf_counter() - began
+    return {"text": text, "words": words, "error": reason, "seconds": seconds}
 
 
 def _for_model(codes: bytes) -> NDArray[np.float32]:

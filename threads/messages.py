@@ -152,13 +152,18 @@ class Patience(Event):
 
 @dataclass(frozen=True, slots=True)
 class JudgeTurn(Event):
-    """Has the caller finished? `audio` is mu-law of his last 8 s at most, this turn's only."""
+    """Has the caller finished? `audio` is mu-law of his last 8 s at most, this turn's only.
+
+    `hold`: listen, and answer when the words have come in another one. Nothing is lost by it where
+    the turn could not be answered before its words are known.
+    """
 
     epoch: int
     utterance: int
     windows: int
     audio: bytes
     text: str  # what he said, as far as it is known; "" when it is not
+    hold: bool = False
 
 
 # -- asr tells io-vendors, io-vendors answers --------------------------------------------------
@@ -259,7 +264,8 @@ class EndOfSpeech(Event):
 
 @dataclass(frozen=True, slots=True)
 class CancelSpeech(Event):
-    """The caller has taken the floor, or the reply is given up: nothing of `epoch` is wanted."""
+    """The caller has taken the floor, or the reply is given up: nothing is wanted any more of
+    what was asked under `epoch` so far. What is asked after it begins a new reply."""
 
     epoch: int
 
@@ -359,7 +365,8 @@ class RunJob(Event):
 
 @dataclass(frozen=True, slots=True)
 class JobDone(Event):
-    """What it gave back, as text; `error`: one sentence on why it did not. `stop`: of a guard."""
+    """What it gave back, as text; of a guard, what may be heard in the place of the clause, and
+    with `stop` nothing more. `error`: one sentence on why it did not."""
 
     job: int
     result: str

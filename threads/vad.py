@@ -1,14 +1,17 @@
 """The `vad` thread: who is speaking, on every call.
 
-Wakes on   its inbox: io-calls writes it when caller audio has arrived.
+Wakes on   its inbox: io-calls writes it when caller audio has arrived; asr's opinions of what is
+           said over a talking agent; endpoint's and asr's patience with a pause.
 Owns       the VAD's recurrent state, the speech machine and the pre-roll of every call.
 Reads      a call's generation, busy and playing; whether its `outgoing` ring is empty; its
            `heard` ring.
-Writes     hold and epoch of every call; the `speech` ring and `Silence`, `TurnOver` to asr;
-           `FloorTaken` to reply; wakes io-calls when an epoch rose.
+Writes     hold and epoch of every call; the `speech` ring and `Silence`, `Doubt`, `TurnOver`,
+           `Lapse` to asr; `FloorTaken`, `Lapse` to reply; wakes io-calls when an epoch rose.
 
-It is the only authority on whether the caller has the floor and on where a turn ends. Audio of
-all calls is judged in one batch: one window of each call per run of the model.
+It is the only authority on whether the caller has the floor and on where a turn ends; others only
+advise. Audio of all calls is judged in one batch: one window of each call per run of the model.
+What asr is given of an utterance begins with its onset: words are wanted before the floor is
+taken.
 """
 
 from __future__ import annotations
@@ -21,9 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import mulaw
+from ..config import Endpoint
 from ..config import Vad as VadConfig
 from ..listening.silero import Silero
 from ..listening.speech import (
+    PROTECTED,
+    Doubted,
     Lapsed,
     Onset,
     Over,
@@ -35,7 +41,7 @@ from ..listening.speech import (
 )
 from ..observe.prometheus import Sample, counter
 from .calls import WINDOW, Call
-from .messages import FloorTaken, Silence, TurnOver
+from .messages import Doubt, FloorTaken, Lapse, Opinion, Patience, Silence, TurnOver
 from .wake import Inbox, Outbox
 
 FRESH_FRAMES = 50
@@ -57,16 +63,14 @@ class _Ear:
         "pending",
         "preroll",
         "spoke_at",
-        "tentative",
         "utterance",
     )
 
-    def __init__(self, call: Call, config: VadConfig) -> None:
+    def __init__(self, call: Call, machine: SpeechMachine) -> None:
         self.call = call
-        self.machine = SpeechMachine(config)
-        self.preroll: deque[bytes] = deque(maxlen=self.machine.preroll)
+        self.machine = machine
+        self.preroll: deque[bytes] = deque(maxlen=machine.preroll)
         self.pending = bytearray()
-        self.tentative: list[bytes] = []  # windows of the newest utterance, while it may lapse
         self.utterance = 0
         self.deaf = False  # a defect: this caller is heard no more, see `step`
         self.generation = 0
@@ -83,7 +87,11 @@ class _Ear:
 
 
 class VadStage:
-    """See the module. `step` is one wake-up: drain every call, judge, tell."""
+    """See the module. `step` is one wake-up: drain every call, judge, tell.
+
+    `judged`: somebody judges each pause (threads/endpoint.py); without, every turn ends after the
+    same silence.
+    """
 
     name = "vad"
 
@@ -91,20 +99,24 @@ class VadStage:
         self,
         calls: Sequence[Call],
         config: VadConfig,
+        endpoint: Endpoint,
         silero: Silero,
         inbox: Inbox,
         to_asr: Outbox[object],
         to_reply: Outbox[object],
         wake_io: Callable[[], None],
+        judged: bool,
     ) -> None:
         self.inbox = inbox
         self.on_call: Call | None = None
-        self._ears = [_Ear(call, config) for call in calls]
+        default = _default_patience(config, endpoint, judged)
+        self._ears = [_Ear(call, SpeechMachine(config, *default)) for call in calls]
         self._silero = silero
         self._to_asr = to_asr
         self._to_reply = to_reply
         self._wake_io = wake_io
         self._pause = config.batch_ms / 1000
+        self._passed = False  # asr has windows that no event has woken it for
         self._windows = np.empty((len(calls), WINDOW), np.float32)
         # Reports.
         self.beat = 0
@@ -115,6 +127,7 @@ class VadStage:
         self.pauses = 0
         self.resumes = 0
         self.floors = 0
+        self.doubts = 0
 
     def begin(self) -> None:
         """Nothing to make ready: the model was loaded before any thread started."""
@@ -132,6 +145,8 @@ class VadStage:
         # Every call has its own phase: without this nap each frame would be a batch of its own.
         time.sleep(self._pause)
         self.inbox.clear()
+        for event in self.inbox.events():
+            self._advised(event)
         # Free slots are passed over here, without a call: there may be hundreds of them.
         full = [
             ear
@@ -142,6 +157,27 @@ class VadStage:
             self._judge(full)
             full = [ear for ear in full if len(ear.pending) >= WINDOW]
         self.on_call = None
+        if self._passed:  # once for all calls and windows
+            self._passed = False
+            self._to_asr.wake()
+
+    def _advised(self, event: object) -> None:
+        """What asr or endpoint makes of what was said; the machine ignores what comes late."""
+        assert isinstance(event, Opinion | Patience), event
+        ear = self._ears[event.slot]
+        call = self.on_call = ear.call
+        if ear.deaf or not event.generation == ear.generation == call.generation.at:
+            return  # the caller is gone
+        if event.utterance != ear.utterance:
+            events: Sequence[SpeechEvent] = ()
+        elif isinstance(event, Patience):
+            events = ear.machine.patience(event.windows, event.silence_ms, event.why)
+        elif call.busy.at == PROTECTED:
+            events = ()
+        else:
+            events = ear.machine.opinion(event.kind, event.windows)
+        for one in events:
+            self._act(ear, one)
 
     def _collect(self, ear: _Ear) -> bool:
         """Take what the caller said. True when there is a whole window of it."""
@@ -187,46 +223,52 @@ class VadStage:
 
     def _hear(self, ear: _Ear, window: bytes, chance: float, level: float) -> None:
         machine, call = ear.machine, ear.call
-        silent, taken = machine.state is State.SILENCE, machine.taken
+        silent = machine.state is State.SILENCE
         # An answer that has left reply and not begun to play is in the ring.
-        busy = bool(call.busy.at or call.playing.at or call.outgoing.depth())
+        busy = call.busy.at or int(bool(call.playing.at or call.outgoing.depth()))
         events = machine.feed(chance, level, busy, len(ear.preroll))
         if machine.state is State.SPEECH:
             # The window ended so long before the newest frame did.
             ear.spoke_at = ear.heard_at - len(ear.pending) * SAMPLE_NS
-        if taken:
-            self._pass_on(ear, window)
-        elif not silent:
-            ear.tentative.append(window)
+        if not silent:
+            self._pass_on(ear, window)  # before the event that names it
         for event in events:
-            self._act(ear, event, window)
+            self._act(ear, event)
+        if silent and machine.state is State.SPEECH:
+            for earlier in (*ear.preroll, window):
+                self._pass_on(ear, earlier)
         ear.preroll.append(window)
 
-    def _act(self, ear: _Ear, event: SpeechEvent, window: bytes) -> None:
+    def _act(self, ear: _Ear, event: SpeechEvent) -> None:
         call = ear.call
         now = time.monotonic_ns()
         match event:
             case Onset():
-                call.hold.at = 1  # the pacer takes no frame from its next tick on
-                self.pauses += call.playing.at
                 ear.utterance += 1
-                ear.tentative = [*ear.preroll, window]
+                if call.busy.at != PROTECTED:
+                    call.hold.at = 1  # the pacer takes no frame from its next tick on
+                    self.pauses += call.playing.at
+            case Doubted(windows, stopped):
+                self.doubts += 1
+                call.hold.at = 1  # it began in a greeting that is protected no more
+                self._to_asr.put(Doubt(call.slot, ear.generation, ear.utterance, windows, stopped))
             case Taken():
                 call.epoch.at += 1  # before hold is lifted: see calls.py
                 call.hold.at = 0
                 self.floors += 1
                 self._wake_io()  # it sends the carrier's clear
                 self._to_reply.put(FloorTaken(call.slot, ear.generation, call.epoch.at, now))
-                for earlier in ear.tentative:
-                    self._pass_on(ear, earlier)
             case Lapsed():
+                self.resumes += call.playing.at & call.hold.at
                 call.hold.at = 0
-                self.resumes += call.playing.at
+                lapse = Lapse(call.slot, ear.generation, ear.utterance)
+                self._to_asr.put(lapse)
+                self._to_reply.put(lapse)
             case Paused(windows):
                 self._to_asr.put(
                     Silence(call.slot, ear.generation, call.epoch.at, ear.utterance, windows, now)
                 )
-            case Over(windows, _):
+            case Over(windows, _, why):
                 self._to_asr.put(
                     TurnOver(
                         call.slot,
@@ -236,12 +278,14 @@ class VadStage:
                         windows,
                         ear.spoke_at,
                         now,
+                        why,
                     )
                 )
 
     def _pass_on(self, ear: _Ear, window: bytes) -> None:
         """Let asr have a window of this utterance. `tag` says which utterance."""
         call = ear.call
+        self._passed = True
         if not call.speech.push(
             ear.generation, call.epoch.at, ear.utterance, 0, ear.heard_at, window
         ):
@@ -259,6 +303,16 @@ class VadStage:
             ("lost_windows", "Windows asr had no room for.", self.lost),
             ("pauses", "Times a playing agent was paused by an onset.", self.pauses),
             ("resumes", "Times it went on, because the onset was nothing.", self.resumes),
+            ("doubts", "Times asr was asked what speech over the agent is.", self.doubts),
             ("floors", "Times the caller took the floor.", self.floors),
         ):
             yield counter(f"threadline_vad_{name}_total", help_text, value)
+
+
+def _default_patience(config: VadConfig, endpoint: Endpoint, judged: bool) -> tuple[int, str]:
+    """What ends a turn whose pause nobody has judged: ms of silence, and what to call it."""
+    if endpoint.mode == "silence":
+        return endpoint.complete_ms, "silence"
+    if judged:
+        return endpoint.patient_ms, "unjudged"
+    return config.hangover_ms, "hangover"

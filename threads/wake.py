@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -61,6 +62,10 @@ class Outbox[Event]:
             self._inbox.wake()
         return True
 
+    def wake(self) -> None:
+        """Wake the consumer: there is something for it elsewhere, in a ring of its own."""
+        self._inbox.wake()
+
     def depth(self) -> int:
         """Events on their way, for reports."""
         return self._ring.depth() + len(self._kept)
@@ -72,10 +77,11 @@ class Inbox:
     `wake` may be called from any thread; everything else belongs to the thread that waits.
     """
 
-    __slots__ = ("_fd", "_ports", "_ready", "name")
+    __slots__ = ("_fd", "_ports", "_ready", "awake", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.awake = 0  # monotonic ns since which the owner has been; 0: asleep. watch reads it
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._ready = select.poll()
         self._ready.register(self._fd, select.POLLIN)
@@ -95,7 +101,9 @@ class Inbox:
 
     def wait(self, timeout: float) -> bool:
         """Sleep until somebody wrote, a watched descriptor is ready, or `timeout` s are over."""
+        self.awake = 0
         woken = bool(self._ready.poll(timeout * 1000))
+        self.awake = time.monotonic_ns()
         self.clear()
         return woken
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from threadline.observe.words import errors, normalise, word_error_rate
+from threadline.observe.words import contradicted, errors, normalise, word_error_rate
 
 words = st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=8)
 
@@ -37,3 +37,18 @@ def test_errors_are_a_distance(said: list[str], heard: list[str]) -> None:
 def test_a_word_left_out_is_one_error(said: list[str], at: int) -> None:
     if at < len(said):
         assert errors(said, said[:at] + said[at + 1 :]) == 1
+
+
+@pytest.mark.parametrize(
+    ("committed", "final", "wrong"),
+    [
+        ("", "for four", 0),
+        ("For four,", "for 4 people", 0),
+        ("I want too", "I want two pizzas", 1),
+        ("want I", "I want two", 1),
+        ("hello", "", 1),
+    ],
+)
+def test_words_that_were_to_stay_are_looked_for_in_the_final_text(committed, final, wrong):
+    words, contradictions = contradicted(committed, final)
+    assert (words, contradictions) == (len(committed.split()), wrong)

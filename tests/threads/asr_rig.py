@@ -1,10 +1,20 @@
-"""The asr stage in one thread: vad's part by hand, and a recogniser that answers when told."""
+"""The asr stage in one thread: vad's part by hand, a recogniser that answers when told, and the
+other ends of every ring."""
 
-from threadline.config import Asr
+from threadline.config import Asr, Config, Stt
 from threadline.threads.asr import AsrStage
 from threadline.threads.asr_process import Result
 from threadline.threads.calls import WINDOW, Call
-from threadline.threads.messages import Silence, TurnOver
+from threadline.threads.messages import (
+    Doubt,
+    Heard,
+    HearFailed,
+    Lapse,
+    Partial,
+    Silence,
+    Transcript,
+    TurnOver,
+)
 from threadline.threads.wake import Inbox
 
 LIVE = 3
@@ -18,6 +28,7 @@ class Recogniser:
         self.workers = 1
         self.given = {}  # audio by job, all there ever were
         self.deadlines = {}
+        self.timed = []  # jobs whose words were wanted with their times
         self.busy = []
         self.results = []
         self.ready = False
@@ -31,19 +42,24 @@ class Recogniser:
     def close(self, timeout):
         self.calls.append("close")
 
-    def submit(self, job, audio, now, deadline):
+    @property
+    def idle(self):
+        return self.workers - len(self.busy)
+
+    def submit(self, job, audio, now, deadline, *, words=False):
         if len(self.busy) == self.workers:
             return False
         assert job not in self.given
         self.given[job] = bytes(audio)
         self.deadlines[job] = deadline
+        self.timed += [job] * words
         self.busy.append(job)
         return True
 
-    def answer(self, text="words", job=None, reason=""):
+    def answer(self, text="words", job=None, reason="", words=()):
         job = self.busy[0] if job is None else job
         self.busy.remove(job)
-        self.results.append(Result(job, text, reason))
+        self.results.append(Result(job, text, reason, words=words))
 
     def collect(self, now):
         results, self.results = self.results, []
@@ -71,28 +87,46 @@ class Clock:
 
 
 class Rig:
-    """The stage, and vad's and reply's ends of it."""
+    """The stage, and the other threads' ends of it."""
 
-    def __init__(self, calls=1):
+    def __init__(self, calls=1, chain=("whisper",), judged=False, **stt):
         self.calls = [Call(slot) for slot in range(calls)]
         for call in self.calls:
             call.generation.at = LIVE
-        self.recogniser = Recogniser()
-        self.inbox, self.reply = Inbox("asr"), Inbox("reply")
-        self.vad = self.inbox.port("vad")
+        self.recogniser = Recogniser() if "whisper" in chain else None
+        self.inboxes = [Inbox(name) for name in ("asr", "reply", "vad", "endpoint", "io-vendors")]
+        self.inbox, self.reply, self.to_vad, self.endpoint, self.vendors = self.inboxes
+        self.vad, self.deepgram = self.inbox.port("vad"), self.inbox.port("io-vendors")
+        self.config = Config(asr=CONFIG, stt=Stt(chain=chain, **stt))
         self.stage = AsrStage(
-            self.calls, CONFIG, self.recogniser, self.inbox, self.reply.port("asr")
+            self.calls,
+            self.config,
+            self.recogniser,
+            self.inbox,
+            self.reply.port("asr"),
+            self.to_vad.port("asr"),
+            self.endpoint.port("asr") if judged else None,
+            self.vendors.port("asr") if "deepgram" in chain else None,
         )
         self.said = {}  # windows by (slot, utterance)
+        self.partials = []
+        self.epoch = 0  # of the windows that vad passes on
+
+    @property
+    def whisper(self):
+        return self.stage._whisper
 
     def close(self):
-        self.inbox.close()
-        self.reply.close()
+        for inbox in self.inboxes:
+            inbox.close()
 
     def step(self):
+        """One wake-up; the transcripts it gave."""
         self.inbox.wake()
         self.stage.step()
-        return list(self.reply.events())
+        events = list(self.reply.events())
+        self.partials += [event for event in events if isinstance(event, Partial)]
+        return [event for event in events if isinstance(event, Transcript)]
 
     def speak(self, count, utterance=1, slot=0, generation=LIVE):
         """So many windows, no two the same."""
@@ -100,15 +134,28 @@ class Rig:
         for _ in range(count):
             number = len(said) // WINDOW
             window = bytes([slot, utterance, number & 255, number >> 8]) * (WINDOW // 4)
-            assert self.calls[slot].speech.push(generation, 0, utterance, 0, 0, window)
+            assert self.calls[slot].speech.push(generation, self.epoch, utterance, 0, 0, window)
             said += window
 
     def silence(self, windows, utterance=1, slot=0, generation=LIVE):
         self.vad.put(Silence(slot, generation, 1, utterance, windows, at=1))
 
-    def over(self, windows, utterance=1, slot=0, generation=LIVE, epoch=1):
-        event = TurnOver(slot, generation, epoch, utterance, windows, spoke_until=11, at=22)
-        self.vad.put(event)
+    def over(self, windows, utterance=1, slot=0, generation=LIVE, epoch=1, why="complete"):
+        self.vad.put(TurnOver(slot, generation, epoch, utterance, windows, 11, 22, why))
+
+    def doubt(self, windows, utterance=1, slot=0, generation=LIVE, stopped=False):
+        self.vad.put(Doubt(slot, generation, utterance, windows, stopped))
+
+    def lapse(self, utterance=1, slot=0, generation=LIVE):
+        self.vad.put(Lapse(slot, generation, utterance))
+
+    def heard(self, text, windows=0, utterance=1, slot=0, generation=LIVE):
+        """Deepgram's: final when it answers a question about `windows`."""
+        final = windows > 0
+        self.deepgram.put(Heard(slot, generation, utterance, windows, text, final))
+
+    def unheard(self, reason="it hung up", utterance=1, slot=0, generation=LIVE):
+        self.deepgram.put(HearFailed(slot, generation, utterance, reason))
 
     def audio(self, windows, utterance=1, slot=0):
         return bytes(self.said[slot, utterance][: windows * WINDOW])

@@ -15,6 +15,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from threadline.listening.agreement import Word
+
 RELEASE = threading.Event()  # ends a "hold" in a decoder that is a thread of the test
 
 
@@ -62,9 +64,17 @@ class Fake:
             case "outcry":
                 print("x" * 1_000_000 + "the end", flush=True)
                 raise RuntimeError
+            case order if order.startswith("say "):
+                return SimpleNamespace(text=order.removeprefix("say "))
             case "mute":
                 os.close(1)
                 os.close(2)
         spectrum = np.abs(np.fft.rfft(audio))
         loudest = int(spectrum.argmax()) * 16_000 / max(1, len(audio))
         return SimpleNamespace(text=f"{len(audio)} {loudest:.0f}")
+
+    def decode_words(self, audio):
+        """A word a second, each said in half of it."""
+        text = self.decode(audio).text
+        words = [Word(word, float(at), at + 0.5) for at, word in enumerate(text.split())]
+        return SimpleNamespace(text=text, words=words)

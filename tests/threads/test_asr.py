@@ -7,7 +7,19 @@ from asr_rig import CONFIG, LIVE, Clock, Rig
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from threadline.threads.messages import Transcript
+from threadline.listening.agreement import Word
+from threadline.listening.backchannel import Barge
+from threadline.threads.calls import WINDOW
+from threadline.threads.messages import (
+    HearChunk,
+    HearFinal,
+    HearForget,
+    JudgeTurn,
+    Opinion,
+    Patience,
+    Transcript,
+)
+from threadline.threads.transcribe import LATE
 from threadline.threads.wake import Inbox
 
 
@@ -18,7 +30,8 @@ def make(monkeypatch):
     def make(**options):
         made.append(Rig(**options))
         made[-1].clock = Clock()
-        monkeypatch.setattr("threadline.threads.asr.time", made[-1].clock)
+        for module in ("asr", "transcribe"):
+            monkeypatch.setattr(f"threadline.threads.{module}.time", made[-1].clock)
         return made[-1]
 
     yield make
@@ -46,7 +59,7 @@ def test_a_decode_begins_at_the_first_silence_and_is_the_turn_s_own(rig):
     (transcript,) = rig.step()
     assert (transcript.text, transcript.reason) == ("for four", "")
     assert len(rig.decoded()) == 1
-    assert (rig.stage.decoded, rig.stage.wasted, rig.stage.failed) == (1, 0, 0)
+    assert (rig.whisper.decoded, rig.whisper.wasted, rig.stage.failed) == (1, 0, 0)
 
 
 def test_a_result_that_is_there_before_the_turn_s_end_waits_for_it(rig):
@@ -77,7 +90,7 @@ def test_a_transcript_says_when_everything_happened(rig):
     assert transcript == replace(transcript, slot=0, generation=LIVE, epoch=7)
     assert (transcript.spoke_until, transcript.turn_over) == (11, 22)
     assert transcript.decode_began == pytest.approx(began * 1e9)
-    assert transcript.decode_ended == pytest.approx(ended * 1e9)
+    assert transcript.decode_ended == pytest.approx(ended * 1e9, abs=2e6)
     assert transcript.at > transcript.decode_ended > transcript.decode_began
 
 
@@ -106,7 +119,7 @@ def test_a_caller_who_goes_on_is_decoded_anew_and_the_waste_is_counted(rig, answ
     rig.recogniser.answer("for four")
     (transcript,) = rig.step()
     assert transcript.text == "for four"
-    assert rig.stage.wasted == 1
+    assert rig.whisper.wasted == 1
 
 
 def test_a_decode_that_has_not_begun_is_no_waste(rig):
@@ -120,7 +133,7 @@ def test_a_decode_that_has_not_begun_is_no_waste(rig):
     rig.recogniser.workers = 1
     rig.step()
     assert rig.decoded() == [rig.audio(8)]
-    assert rig.stage.wasted == 0
+    assert rig.whisper.wasted == 0
 
 
 # -- what is decoded -----------------------------------------------------------------------------
@@ -257,7 +270,7 @@ def test_a_turn_that_waits_is_not_given_up_when_the_caller_speaks_again(rig):
     assert rig.decoded() == [rig.audio(4, 1), rig.audio(5, 2)]
     rig.recogniser.answer("one")
     assert [transcript.text for transcript in rig.step()] == ["one"]
-    assert rig.stage.wasted == 0
+    assert rig.whisper.wasted == 0
 
 
 # -- what goes wrong -----------------------------------------------------------------------------
@@ -294,7 +307,7 @@ def test_a_turn_that_finds_no_worker_in_time_is_given_up(rig, ahead):
     assert transcript.decode_began == transcript.decode_ended
     rig.recogniser.workers = 1
     assert rig.step() == []
-    assert (rig.decoded(), rig.stage.failed, rig.stage.wasted) == ([], 1, 0)
+    assert (rig.decoded(), rig.stage.failed, rig.whisper.wasted) == ([], 1, 0)
 
 
 def test_the_time_a_turn_has_waited_is_no_longer_the_recogniser_s(rig):
@@ -320,13 +333,14 @@ def test_a_job_whose_caller_has_gone_is_dropped(rig, ahead):
     rig.recogniser.workers = 1
     rig.step()
     assert rig.decoded() == []
+    assert rig.stage._waiting == {}
     rig.clock.now += 2 * CONFIG.deadline_seconds
     assert rig.step() == []
     rig.speak(5, utterance=2, generation=LIVE + 2)
     rig.over(5, utterance=2, generation=LIVE + 2)
     rig.step()
     assert rig.decoded() == [rig.audio(5, 2)]
-    assert rig.stage.wasted == 0  # it was never begun
+    assert rig.whisper.wasted == 0  # it was never begun
 
 
 def test_what_comes_late_of_an_earlier_caller_leaves_the_new_one_alone(rig):
@@ -348,6 +362,772 @@ def test_what_comes_late_of_an_earlier_caller_leaves_the_new_one_alone(rig):
     rig.recogniser.answer("hello")
     (transcript,) = rig.step()
     assert transcript.generation == new
+
+
+# -- what is said over a talking agent -----------------------------------------------------------
+
+
+def opinions(rig):
+    return [event for event in rig.to_vad.events() if isinstance(event, Opinion)]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("", Barge.NOTHING),
+        ("uh-huh", Barge.BACKCHANNEL),
+        ("I want two pizzas", Barge.WORDS),
+        ("stop", Barge.STOP),
+    ],
+)
+def test_a_doubt_is_answered_by_the_words_of_its_windows(rig, text, kind):
+    rig.speak(10)
+    rig.doubt(9)
+    rig.step()
+    assert rig.decoded() == [rig.audio(9)]
+    assert opinions(rig) == []
+    rig.recogniser.answer(text)
+    assert rig.step() == []
+    assert opinions(rig) == [Opinion(0, LIVE, 1, 9, kind)]
+    assert rig.stage.opinions[kind] == 1
+    assert rig.partials == []  # it has no turn yet
+
+
+def test_what_was_read_for_a_doubt_is_not_read_again_for_its_turn(rig):
+    rig.speak(9)
+    rig.doubt(9, stopped=True)
+    rig.step()
+    rig.recogniser.answer("stop")
+    rig.step()
+    rig.silence(9)  # vad has given it the floor
+    rig.over(9, why="answer")
+    (transcript,) = rig.step()
+    assert (transcript.text, transcript.why, transcript.source) == ("stop", "answer", "whisper")
+    assert len(rig.decoded()) == 1
+    assert rig.whisper.wasted == 0
+
+
+def test_a_doubt_goes_before_decodes_ahead_and_after_turns_that_wait(make):
+    rig = make(calls=3)
+    rig.recogniser.workers = 0
+    for slot in range(3):
+        rig.speak(4, slot=slot)
+    rig.silence(4, slot=0)
+    rig.doubt(4, slot=1)
+    rig.over(4, slot=2)
+    rig.step()
+    rig.recogniser.workers = 3
+    rig.step()
+    assert [audio[0] for audio in rig.decoded()] == [2, 1, 0]
+
+
+@pytest.mark.parametrize(("text", "told"), [("wait", [Barge.STOP]), ("uh-huh", [])])
+def test_words_of_an_overtaken_doubt_are_news_and_no_words_are_not(rig, text, told):
+    rig.speak(9)
+    rig.doubt(9)
+    rig.step()
+    rig.speak(5)
+    rig.doubt(14, stopped=True)
+    rig.step()
+    rig.recogniser.answer(text)
+    rig.step()
+    assert [(one.windows, one.kind) for one in opinions(rig)] == [(9, kind) for kind in told]
+
+
+def test_a_doubt_that_nobody_could_read_is_not_answered(rig):
+    rig.speak(9)
+    rig.doubt(9)
+    rig.step()
+    rig.recogniser.answer(None, reason="it crashed")
+    assert rig.step() == []
+    assert opinions(rig) == []
+    rig.speak(3)
+    rig.over(12)  # it has lasted, and was a turn after all
+    rig.step()
+    rig.recogniser.answer("hello")
+    (transcript,) = rig.step()
+    assert transcript.text == "hello"
+
+
+def test_who_has_taken_the_floor_meanwhile_is_no_matter_of_opinion(rig):
+    rig.speak(9)
+    rig.doubt(9)
+    rig.step()
+    rig.epoch = 1  # nobody answered in time
+    rig.speak(1)
+    rig.step()
+    rig.recogniser.answer("stop")
+    rig.step()
+    assert opinions(rig) == []
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_lapsed_is_forgotten(rig, begun):
+    rig.recogniser.workers = int(begun)
+    rig.speak(9)
+    rig.doubt(9)
+    rig.step()
+    rig.lapse()
+    rig.step()
+    if begun:
+        rig.recogniser.answer("stop")
+    rig.recogniser.workers = 1
+    assert rig.step() == []
+    assert opinions(rig) == []
+    assert len(rig.decoded()) == int(begun)
+    rig.speak(4, utterance=2)
+    rig.over(4, utterance=2)
+    rig.step()
+    assert rig.decoded()[-1] == rig.audio(4, 2)
+    assert rig.whisper.wasted == 0
+
+
+# -- what reply is told before the turn is over --------------------------------------------------
+
+
+def test_the_text_of_a_pause_is_told_before_the_turn_is_over(rig):
+    rig.speak(9)
+    rig.silence(9)
+    rig.step()
+    rig.recogniser.answer("for four")
+    assert rig.step() == []
+    (partial,) = rig.partials
+    assert (partial.text, partial.paused, partial.epoch, partial.utterance) == (
+        "for four",
+        True,
+        1,
+        1,
+    )
+
+
+def test_a_pause_without_words_is_nothing_to_tell(rig):
+    rig.speak(9)
+    rig.silence(9)
+    rig.step()
+    rig.recogniser.answer("")
+    rig.step()
+    assert rig.partials == []
+
+
+def test_the_text_of_a_caller_who_has_gone_is_not_told(rig):
+    rig.speak(9)
+    rig.silence(9)
+    rig.step()
+    rig.calls[0].generation.at += 1
+    rig.recogniser.answer("for four")
+    rig.step()
+    assert rig.partials == []
+
+
+def test_the_text_of_a_pause_that_was_none_is_not_told(rig):
+    rig.speak(9)
+    rig.silence(9)
+    rig.step()
+    rig.speak(5)
+    rig.silence(14)
+    rig.step()
+    rig.recogniser.answer("for")
+    rig.step()
+    assert rig.partials == []
+
+
+# -- partials by Whisper -------------------------------------------------------------------------
+
+
+def timed(text, begin=0.0):
+    """A word every 0.3 s."""
+    words = text.split()
+    return [Word(word, begin + 0.3 * i, begin + 0.3 * i + 0.2) for i, word in enumerate(words)]
+
+
+@pytest.fixture
+def speaking(make):
+    """A caller who has the floor, with two workers; a partial is due every 20 windows."""
+    rig = make(partial_ms=640)
+    rig.recogniser.workers = 2
+    rig.speak(5)
+    rig.epoch = 1  # the floor is taken
+    return rig
+
+
+def test_two_partials_that_agree_are_told_and_counted(speaking):
+    rig = speaking
+    rig.speak(15)
+    rig.step()
+    assert rig.recogniser.timed == [1]
+    assert rig.decoded() == [rig.audio(20)]
+    rig.recogniser.answer("I want too", words=timed("I want too"))
+    rig.speak(19)
+    rig.step()
+    assert (rig.partials, len(rig.decoded())) == ([], 1)  # one window is missing
+    rig.speak(1)
+    rig.step()
+    assert rig.decoded()[-1] == rig.audio(40)
+    rig.recogniser.answer("", words=timed("I want two pizzas"))
+    rig.step()
+    (partial,) = rig.partials
+    assert (partial.text, partial.paused, partial.epoch) == ("I want", False, 1)
+    assert (rig.whisper.partials, rig.whisper.decoded) == (2, 0)
+
+
+def test_words_that_were_to_stay_are_compared_with_the_final_text(speaking):
+    rig = speaking
+    for said in ("I want too", "I want too pizzas"):
+        rig.speak(20)
+        rig.step()
+        rig.recogniser.answer("", words=timed(said))
+        rig.step()
+    rig.over(45)
+    rig.step()
+    rig.recogniser.answer("I want two pizzas.")
+    (transcript,) = rig.step()
+    assert transcript.text == "I want two pizzas."
+    assert (rig.stage.committed, rig.stage.contradicted) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    "why", ["tentative", "one worker", "no worker", "a turn waits", "switched off"]
+)
+def test_no_partial_is_made_when(make, why):
+    rig = make(calls=2, partial_ms=640, partials=why != "switched off")
+    rig.recogniser.workers = {"one worker": 1, "no worker": 0}.get(why, 2)
+    if why == "a turn waits":
+        rig.speak(4, slot=1)
+        rig.over(4, slot=1)
+    rig.speak(5)
+    rig.epoch = int(why != "tentative")
+    rig.speak(30)
+    rig.step()
+    assert rig.recogniser.timed == []
+
+
+def test_a_partial_that_waited_is_made_when_workers_are_free_and_the_caller_still_speaks(make):
+    rig = make(calls=2, partial_ms=640)
+    rig.recogniser.workers = 1
+    for slot in (0, 1):
+        rig.epoch = 0
+        rig.speak(1, slot=slot)
+        rig.epoch = 1
+        rig.speak(29, slot=slot)
+    rig.step()
+    rig.over(30, slot=0)
+    rig.step()
+    rig.recogniser.answer("hello")
+    rig.recogniser.workers = 2
+    rig.step()
+    assert rig.decoded() == [rig.audio(30, slot=0), rig.audio(30, slot=1)]
+    assert rig.recogniser.timed == [2]
+    assert rig.whisper.dropped == 1
+
+
+@pytest.mark.parametrize("moved", ["over", "gone"])
+def test_a_partial_that_waited_too_long_is_not_made(make, moved):
+    rig = make(partial_ms=640)
+    rig.recogniser.workers = 0
+    rig.speak(5)
+    rig.epoch = 1
+    rig.speak(20)
+    rig.step()
+    if moved == "over":
+        rig.over(25)
+    else:
+        rig.calls[0].generation.at += 1
+    rig.recogniser.workers = 3
+    rig.step()
+    assert rig.recogniser.timed == []
+
+
+def test_one_partial_of_a_caller_is_made_at_a_time(speaking):
+    rig = speaking
+    rig.recogniser.workers = 3
+    for _ in range(3):
+        rig.speak(20)
+        rig.step()
+    assert rig.recogniser.timed == [1]
+    rig.recogniser.answer(None, reason="it crashed")
+    rig.speak(1)
+    rig.step()
+    assert (rig.whisper.partials, rig.whisper.dropped) == (0, 1)
+    rig.speak(1)
+    rig.step()
+    assert rig.recogniser.timed == [1, 2]
+    assert rig.decoded()[-1] == rig.audio(66)
+
+
+def test_a_partial_that_comes_after_the_end_is_dropped(speaking):
+    rig = speaking
+    rig.speak(15)
+    rig.step()
+    (job,) = rig.recogniser.busy
+    rig.over(20)
+    rig.step()
+    rig.recogniser.answer("hello", job=job, words=timed("hello"))
+    rig.step()
+    assert (rig.whisper.partials, rig.whisper.dropped) == (0, 1)
+
+
+def test_a_long_utterance_is_not_decoded_from_its_beginning_for_ever(speaking):
+    """Past 15 s, the words that stay are cut off, and times count from where that was."""
+    rig = speaking
+    said = ""
+    for i in range(30):
+        rig.speak(25)
+        rig.step()
+        (job,) = rig.recogniser.busy
+        begin = (len(rig.audio(10_000)) - len(rig.recogniser.given[job])) / 8000
+        said = [Word(f"w{n}.", 0.8 * n - begin, 0.8 * n + 0.7 - begin) for n in range(i + 1)]
+        rig.recogniser.answer("", words=[word for word in said if word.start >= 0])
+        rig.step()
+    assert max(len(audio) for audio in rig.decoded()) < 17 * 8000
+    assert rig.partials[-1].text == " ".join(f"w{n}." for n in range(29))
+
+
+# -- Deepgram ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cloud(make):
+    return make(chain=("deepgram", "whisper"))
+
+
+def sent(rig):
+    """What Deepgram was told: audio in one piece between the other events."""
+    told = []
+    for event in rig.vendors.events():
+        if isinstance(event, HearChunk) and told and isinstance(told[-1], bytes):
+            told[-1] += event.audio
+        elif isinstance(event, HearChunk):
+            told.append(event.audio)
+        else:
+            told.append(event)
+    return told
+
+
+def test_an_utterance_is_streamed_as_it_comes_and_asked_for_at_each_silence(cloud):
+    rig = cloud
+    for _ in range(3):
+        rig.speak(2)
+        rig.step()
+    assert sent(rig) == [rig.audio(6)]
+    rig.speak(5)  # two windows more than vad names
+    rig.silence(9)
+    rig.step()
+    assert sent(rig) == [
+        rig.audio(9)[6 * WINDOW :],
+        HearFinal(0, LIVE, 1, 9),
+        rig.audio(11)[9 * WINDOW :],
+    ]
+    assert rig.decoded() == []
+
+
+def test_its_final_text_is_the_turn_s(cloud):
+    rig = cloud
+    rig.speak(9)
+    rig.silence(9)
+    rig.step()
+    rig.heard("for four", 9)
+    assert rig.step() == []
+    (partial,) = rig.partials
+    assert (partial.text, partial.paused) == ("for four", True)
+    rig.speak(3)
+    rig.over(9, epoch=7)
+    (transcript,) = rig.step()
+    assert (transcript.text, transcript.source, transcript.epoch) == ("for four", "deepgram", 7)
+    assert 0 < transcript.decode_began < transcript.decode_ended < transcript.at
+    assert [type(event) for event in sent(rig)] == [bytes, HearFinal]
+    assert rig.decoded() == []
+
+
+def test_a_final_text_that_is_late_for_the_turn_s_end_is_awaited(cloud):
+    rig = cloud
+    rig.speak(9)
+    rig.silence(9)
+    rig.over(9)
+    assert rig.step() == []
+    rig.heard("for four", 9)
+    assert [transcript.text for transcript in rig.step()] == ["for four"]
+    assert rig.step() == []
+
+
+def test_a_final_text_of_an_earlier_pause_is_not_the_turn_s(cloud):
+    rig = cloud
+    rig.speak(9)
+    rig.silence(9)
+    rig.step()
+    rig.speak(9)
+    rig.over(18)
+    rig.step()
+    rig.heard("for", 9)
+    assert rig.step() == []
+    rig.heard("for four", 18)
+    assert [transcript.text for transcript in rig.step()] == ["for four"]
+
+
+def test_interim_texts_are_told_once_each_as_soon_as_the_floor_is_taken(cloud):
+    rig = cloud
+    rig.speak(2)
+    rig.step()
+    rig.heard("for")
+    rig.step()
+    assert rig.partials == []
+    rig.epoch = 1
+    rig.speak(2)
+    rig.step()
+    for text in ("for", "for", "for four", "for", ""):
+        rig.heard(text)
+    rig.step()
+    assert [(one.text, one.paused, one.epoch) for one in rig.partials] == [
+        ("for", False, 1),
+        ("for four", False, 1),
+    ]
+    rig.heard("four for")  # it has thought better of it
+    rig.step()
+    assert rig.partials[-1].text == "four for"
+
+
+def test_interim_texts_can_be_switched_off(make):
+    rig = make(chain=("deepgram", "whisper"), partials=False)
+    rig.speak(2)
+    rig.epoch = 1
+    rig.speak(2)
+    rig.step()
+    rig.heard("for")
+    rig.step()
+    assert rig.partials == []
+
+
+def test_an_interim_text_may_answer_a_doubt_with_words_but_not_with_none(cloud):
+    rig = cloud
+    rig.speak(9)
+    rig.heard("uh")  # before anybody asks
+    rig.doubt(9)
+    rig.step()
+    assert sent(rig)[-1] == HearFinal(0, LIVE, 1, 9)
+    rig.heard("uh")
+    rig.step()
+    assert opinions(rig) == []
+    rig.heard("uh wait")
+    rig.step()
+    assert [(one.windows, one.kind) for one in opinions(rig)] == [(9, Barge.STOP)]
+    rig.heard("uh wait", 9)
+    rig.step()
+    assert opinions(rig) == []  # once
+
+
+def test_what_lapsed_is_forgotten_by_deepgram_too(cloud):
+    rig = cloud
+    rig.speak(9)
+    rig.doubt(9)
+    rig.step()
+    rig.lapse()
+    rig.step()
+    assert sent(rig)[-1] == HearForget(0, LIVE, 1)
+    rig.heard("stop", 9)
+    assert rig.step() == []
+    assert opinions(rig) == []
+
+
+def test_what_is_heard_of_an_earlier_caller_is_ignored(cloud):
+    rig = cloud
+    rig.speak(9)
+    rig.silence(9)
+    rig.step()
+    new = rig.calls[0].generation.at = LIVE + 2
+    rig.speak(4, utterance=2, generation=new)
+    rig.heard("for four", 9)
+    assert rig.step() == []
+    assert rig.partials == []
+    rig.silence(4, utterance=2, generation=new)
+    rig.heard("stale", 4, utterance=2)
+    rig.step()
+    assert rig.partials == []
+    rig.heard("hello", 4, utterance=2, generation=new)
+    rig.step()
+    assert [one.text for one in rig.partials] == ["hello"]
+
+
+def test_what_a_full_ring_lost_is_still_a_turn_that_ends(cloud):
+    rig = cloud
+    rig.over(9)
+    (transcript,) = rig.step()
+    assert (transcript.text, transcript.source) == ("", "deepgram")
+
+
+# -- the chain -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["speaking", "silent", "over"])
+def test_whoever_fails_is_followed_by_the_next_with_all_of_the_audio(cloud, when):
+    rig = cloud
+    rig.speak(6)
+    rig.step()
+    if when == "speaking":
+        rig.unheard()
+        rig.step()
+    rig.speak(3)
+    rig.silence(9)
+    rig.step()
+    if when == "silent":
+        rig.unheard()
+        rig.step()
+    rig.over(9)
+    rig.step()
+    if when == "over":
+        rig.unheard()
+        rig.step()
+    assert rig.decoded() == [rig.audio(9)]
+    assert [event for event in sent(rig) if isinstance(event, HearForget)]
+    rig.heard("too late", 9)
+    rig.recogniser.answer("for four")
+    (transcript,) = rig.step()
+    assert (transcript.text, transcript.source) == ("for four", "whisper")
+    assert rig.stage.fallbacks == {"deepgram": 1, "whisper": 0}
+
+
+def test_whoever_is_late_is_followed_by_the_next(cloud):
+    rig = cloud
+    rig.speak(9)
+    rig.silence(9)
+    rig.step()
+    rig.clock.now += 5  # a pause has all the time in the world
+    rig.step()
+    rig.over(9)
+    rig.step()
+    rig.clock.now += rig.config.stt.final_seconds - 0.1
+    rig.step()
+    assert rig.decoded() == []
+    rig.clock.now += 0.2
+    rig.step()
+    assert rig.decoded() == [rig.audio(9)]
+    rig.recogniser.answer("for four")
+    assert [transcript.text for transcript in rig.step()] == ["for four"]
+    assert rig.stage.fallbacks["deepgram"] == 1
+
+
+@pytest.mark.parametrize("how", ["fails", "is late"])
+def test_the_end_of_the_chain_is_no_text(make, how):
+    rig = make(chain=("deepgram",))
+    rig.speak(9)
+    rig.over(9)
+    rig.step()
+    if how == "fails":
+        rig.unheard("it hung up")
+    else:
+        rig.clock.now += rig.config.stt.final_seconds + 0.1
+    (transcript,) = rig.step()
+    assert transcript.text is None
+    assert transcript.reason == ("it hung up" if how == "fails" else LATE)
+    assert rig.stage.failed == 1
+    rig.heard("too late", 9)
+    assert rig.step() == []
+    rig.speak(4, utterance=2)
+    rig.over(4, utterance=2)
+    rig.step()
+    rig.heard("hello", 4, utterance=2)
+    assert [transcript.text for transcript in rig.step()] == ["hello"]
+
+
+def test_both_fail(cloud):
+    rig = cloud
+    rig.speak(9)
+    rig.over(9)
+    rig.step()
+    rig.unheard()
+    rig.step()
+    rig.recogniser.answer(None, reason="it crashed")
+    (transcript,) = rig.step()
+    assert (transcript.text, transcript.reason) == (None, "it crashed")
+
+
+def test_whisper_may_come_first_and_is_left_out_until_it_is_ready(make):
+    rig = make(chain=("whisper", "deepgram"))
+    rig.speak(4)
+    rig.over(4)
+    rig.step()
+    rig.heard("one", 4)
+    assert [one.source for one in rig.step()] == ["deepgram"]
+    rig.recogniser.ready = True
+    rig.speak(4, utterance=2)
+    rig.over(4, utterance=2)
+    rig.step()
+    rig.recogniser.answer(None, reason="it crashed")
+    rig.step()
+    assert sent(rig)[-2:] == [rig.audio(4, 2), HearFinal(0, LIVE, 2, 4)]
+    rig.heard("two", 4, utterance=2)
+    assert [(one.text, one.source) for one in rig.step()] == [("two", "deepgram")]
+
+
+def test_a_whole_utterance_reaches_the_second_who_streams(make):
+    """Nothing is lost when the first one fails while the caller speaks."""
+    rig = make(chain=("whisper", "deepgram"))
+    rig.recogniser.ready = True
+    rig.speak(5)
+    rig.doubt(5)
+    rig.step()
+    rig.recogniser.answer(None, reason="it crashed")
+    rig.step()
+    rig.speak(4)
+    rig.over(9)
+    rig.step()
+    told = sent(rig)
+    assert b"".join(one for one in told if isinstance(one, bytes)) == rig.audio(9)
+    assert told[-1] == HearFinal(0, LIVE, 1, 9)
+
+
+def test_without_whisper_nobody_waits_for_a_model(make):
+    rig = make(chain=("deepgram",))
+    rig.stage.begin()
+    assert rig.stage.ready
+    rig.step()
+    assert rig.stage.ready
+    rig.stage.finish()
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_every_turn_is_answered_once_whatever_the_vendor_does(data):
+    """Two callers; Deepgram answers, fails, or says nothing until it is too late."""
+    rig = Rig(calls=2, chain=("deepgram", "whisper"))
+    rig.recogniser.ready = True
+    clock = Clock()
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("asr", "transcribe"):
+            patch.setattr(f"threadline.threads.{module}.time", clock)
+        heard = {}  # by (slot, utterance): audio
+        answers, turns = [], []
+
+        def run():
+            if rig.recogniser.busy:
+                rig.recogniser.answer(rig.recogniser.given[rig.recogniser.busy[0]].hex())
+            answers.extend(rig.step())
+            for event in rig.vendors.events():
+                key = event.slot, event.utterance
+                if isinstance(event, HearChunk):
+                    heard[key] = heard.get(key, b"") + event.audio
+                elif isinstance(event, HearFinal):
+                    match data.draw(st.sampled_from(["answer", "fail", "hang"])):
+                        case "answer":
+                            text = heard[key][: event.windows * WINDOW].hex()
+                            rig.heard(text, event.windows, event.utterance, event.slot)
+                        case "fail":
+                            rig.unheard("no", event.utterance, event.slot)
+
+        for utterance in range(1, 4):
+            for slot in (0, 1):
+                windows = 0
+                for part in data.draw(st.lists(st.integers(1, 20), min_size=1, max_size=3)):
+                    rig.speak(part, utterance, slot)
+                    windows += part
+                    if data.draw(st.booleans()):
+                        rig.silence(windows, utterance, slot)
+                    if data.draw(st.booleans()):
+                        run()
+                if data.draw(st.integers(0, 3)) == 0:
+                    rig.lapse(utterance, slot)
+                else:
+                    rig.over(windows, utterance, slot)
+                    turns.append((slot, rig.audio(windows, utterance, slot).hex()))
+            run()
+        for _ in range(30):
+            run()
+            clock.now += 0.5
+    rig.close()
+    assert sorted((answer.slot, answer.text) for answer in answers) == sorted(turns)
+    assert rig.stage._waiting == {}
+
+
+# -- how long a pause may last -------------------------------------------------------------------
+
+
+def judgements(rig):
+    return list(rig.endpoint.events())
+
+
+def patience(rig):
+    return [event for event in rig.to_vad.events() if isinstance(event, Patience)]
+
+
+def test_a_pause_is_judged_by_its_sound_and_again_when_its_words_are_known(make):
+    rig = make(judged=True)
+    rig.speak(11)
+    rig.silence(9)
+    rig.step()
+    first = JudgeTurn(0, LIVE, 1, 1, 9, rig.audio(9), "", hold=True)
+    assert judgements(rig) == [first]  # Whisper's words will come, and nothing is said before
+    rig.recogniser.answer("a table for four")
+    rig.step()
+    assert judgements(rig) == [replace(first, text="a table for four", hold=False)]
+    assert patience(rig) == []  # that depends on how it sounded
+
+
+def test_a_pause_without_words_is_judged_by_its_sound_alone(make):
+    rig = make(judged=True)
+    rig.speak(9)
+    rig.silence(9)
+    rig.step()
+    rig.recogniser.answer("")
+    rig.step()
+    assert [(event.text, event.hold) for event in judgements(rig)] == [("", True), ("", False)]
+
+
+def test_words_that_demand_patience_do_not_wait_for_the_judgement(make):
+    rig = make(judged=True)
+    rig.speak(9)
+    rig.silence(9)
+    rig.step()
+    rig.recogniser.answer("a table for four and")
+    rig.step()
+    (told,) = patience(rig)
+    assert (told.utterance, told.windows) == (1, 9)
+    assert told.silence_ms == rig.config.endpoint.patient_ms
+    assert judgements(rig)[-1].text == "a table for four and"
+
+
+def test_words_that_are_known_at_the_silence_are_judged_with_it(make):
+    rig = make(judged=True)
+    rig.speak(9)
+    rig.doubt(9, stopped=True)
+    rig.step()
+    rig.recogniser.answer("no thank you")
+    rig.step()
+    rig.silence(9)
+    rig.step()
+    assert {event.text for event in judgements(rig)} == {"no thank you"}
+    (told,) = patience(rig)
+    assert told.silence_ms == rig.config.endpoint.complete_ms
+
+
+def test_of_a_long_turn_the_last_8_s_are_judged(make):
+    rig = make(judged=True)
+    for _ in range(10):
+        rig.speak(31)
+        rig.step()
+    rig.silence(305)
+    rig.step()
+    (asked,) = judgements(rig)
+    assert asked.audio == rig.audio(305)[-64_000:]
+
+
+def test_what_is_over_or_may_lapse_is_not_judged(make):
+    rig = make(judged=True)
+    rig.speak(9)
+    rig.doubt(9)
+    rig.step()
+    rig.recogniser.answer("and")
+    rig.step()
+    rig.over(9)
+    rig.step()
+    assert judgements(rig) == []
+    assert patience(rig) == []
+
+
+def test_without_a_judge_nobody_is_asked_and_words_change_nothing(rig):
+    rig.speak(9)
+    rig.silence(9)
+    rig.step()
+    rig.recogniser.answer("a table for four and")
+    rig.step()
+    assert patience(rig) == []
 
 
 # -- the recogniser ------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from threadline.audio import mulaw, wav
+from threadline.listening.agreement import Word
 from threadline.threads import asr_process
 from threadline.threads.asr_process import (
     ATTEMPTS,
@@ -126,6 +127,33 @@ def test_a_worker_hears_the_very_audio_that_was_submitted(owner, placement):
     assert len(asr.recogniser.pids) == (placement == "process")
     names = [thread.name for thread in threading.enumerate()]
     assert names.count("asr-decode") == (placement == "thread")
+
+
+@pytest.mark.parametrize("placement", ["process", "thread"])
+def test_the_times_of_words_come_when_they_are_asked_for(owner, placement):
+    asr = owner(placement=placement)
+    timed = asr.decode(1, tone(440, 0.5), words=True)
+    assert timed.text == "8000 440"
+    assert timed.words == [Word("8000", 0.0, 0.5), Word("440", 1.0, 1.5)]
+    plain = asr.decode(2, tone(440, 0.5))
+    assert (plain.text, plain.words) == ("8000 440", [])
+    assert asr.decode(3, b"", words=True).words == []
+
+
+def test_a_job_that_is_tried_again_still_wants_its_words(owner):
+    result = owner("crash").decode(1, tone(440, 0.5), words=True)
+    assert (result.attempts, [word.text for word in result.words]) == (2, ["8000", "440"])
+
+
+def test_how_many_workers_would_take_a_job(owner):
+    asr = owner(workers=2)
+    assert asr.recogniser.idle == 0
+    asr.until(lambda: len(asr.log.of("recogniser ready")) == 2)
+    assert asr.recogniser.idle == 2
+    asr.submit(1)
+    assert asr.recogniser.idle == 1
+    asr.until(lambda: asr.results)
+    assert asr.recogniser.idle == 2
 
 
 def test_a_worker_process_gives_way_to_media_threads_and_is_known_by_name(owner):
@@ -409,14 +437,29 @@ words = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["job", "text", "error", "seconds", "ready"]), inner)
+        | st.dictionaries(
+            st.sampled_from(["job", "text", "words", "error", "seconds", "ready"]), inner
+        )
     ),
     max_leaves=8,
 )
 
 
+answers = st.fixed_dictionaries(
+    {
+        "job": st.just(7),
+        "text": st.text(max_size=5),
+        "words": st.lists(st.lists(words, max_size=4) | words, max_size=3),
+        "error": st.just(""),
+        "seconds": st.just(0.1),
+    }
+)
+
+
 @given(
-    message=st.binary(max_size=50) | words.map(lambda word: json.dumps(word).encode()),
+    message=st.binary(max_size=50)
+    | answers.map(lambda word: json.dumps(word).encode())
+    | words.map(lambda word: json.dumps(word).encode()),
     state=st.sampled_from(["starting", "idle", "busy", "stuck"]),
 )
 def test_no_message_whatever_upsets_the_owner(message, state):
@@ -424,10 +467,11 @@ def test_no_message_whatever_upsets_the_owner(message, state):
     (worker,) = recogniser._workers
     worker.state = state
     if state == "busy":
-        worker.job = asr_process._Job(7, 0, 1, False, 1e9, attempts=1)
+        worker.job = asr_process._Job(7, 0, 1, False, 1e9, False, attempts=1)
         recogniser._jobs.append(worker.job)
     recogniser._take(worker, message)
     for result in recogniser._results:
+        assert all(isinstance(word, Word) for word in result.words)
         assert json.loads(message)["job"] == result.job == 7
     recogniser.close(0)
 

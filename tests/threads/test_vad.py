@@ -5,11 +5,14 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vad_rig import CONFIG, LIVE, SAMPLE_NS, Rig
+from vad_rig import CONFIG, LIVE, MS, SAMPLE_NS, Rig
 
 from threadline.audio import mulaw
+from threadline.config import Endpoint
+from threadline.listening.backchannel import Barge
+from threadline.listening.speech import PROTECTED
 from threadline.threads.calls import FRAME, WINDOW
-from threadline.threads.messages import FloorTaken, Silence, TurnOver
+from threadline.threads.messages import Doubt, FloorTaken, Lapse, Silence, TurnOver
 from threadline.threads.vad import FRESH_FRAMES
 from threadline.threads.wake import Inbox
 
@@ -92,20 +95,162 @@ def test_from_an_agent_who_speaks_or_is_about_to_it_takes_more(rig, by):
         getattr(call, by).at = 1
     assert rig.hear("sssss") == []
     assert rig.calls[0].hold.at == 1
-    assert kinds(rig.hear("s")) == ["FloorTaken"]
+    assert rig.hear("s") == [Doubt(0, LIVE, 1, 6, stopped=False)]
+    assert kinds(rig.hear("sss")) == ["FloorTaken"]  # nobody said what it was
 
 
 def test_what_was_nothing_lifts_the_hold_and_leaves_the_epoch(rig):
     call = rig.calls[0]
     call.playing.at = 1
-    assert rig.hear("ss....") == []
+    assert rig.hear("ss....") == [Lapse(0, LIVE, 1)] * 2  # for asr and for reply
     assert (call.hold.at, call.epoch.at) == (0, 0)
     assert rig.at_wake == []
-    assert rig.speech() == {}
     assert (rig.stage.pauses, rig.stage.resumes, rig.stage.floors) == (1, 1, 0)
 
 
+# -- who speaks over a talking agent ---------------------------------------------------------------
+
+
+def talk_over(rig, script):
+    rig.calls[0].playing.at = 1
+    return rig.hear(script)
+
+
+@pytest.mark.parametrize("kind", [Barge.WORDS, Barge.STOP])
+def test_words_over_a_talking_agent_take_the_floor_at_once(rig, kind):
+    talk_over(rig, "ssssss")
+    (taken,) = rig.opine(kind, 6)
+    assert (type(taken), taken.epoch) == (FloorTaken, 1)
+    assert (rig.calls[0].epoch.at, rig.calls[0].hold.at) == (1, 0)
+    assert rig.at_wake == [(1, 0)]
+
+
+def test_words_that_are_known_after_they_were_said_are_a_turn(rig):
+    assert talk_over(rig, "sss....") == [Doubt(0, LIVE, 1, 6, stopped=True)]
+    silence, taken = rig.opine(Barge.STOP, 6)
+    assert (type(taken), taken.epoch) == (FloorTaken, 1)
+    assert (type(silence), silence.windows, silence.epoch) == (Silence, 6, 1)
+    (over,) = rig.hear(".")
+    assert (type(over), over.windows, over.epoch, over.utterance) == (TurnOver, 6, 1, 1)
+
+
+@pytest.mark.parametrize("kind", [Barge.NOTHING, Barge.BACKCHANNEL])
+def test_a_backchannel_lets_the_agent_go_on(rig, kind):
+    talk_over(rig, "sss....")
+    assert rig.calls[0].hold.at == 1
+    assert rig.opine(kind, 6) == [Lapse(0, LIVE, 1)] * 2  # for asr and for reply
+    assert (rig.calls[0].hold.at, rig.calls[0].epoch.at) == (0, 0)
+    assert (rig.stage.pauses, rig.stage.resumes, rig.stage.doubts) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("stale", [{"utterance": 0}, {"utterance": 2}, {"generation": LIVE - 2}])
+def test_an_opinion_of_other_speech_is_ignored(rig, stale):
+    talk_over(rig, "ssssss")
+    for kind in Barge:
+        assert rig.opine(kind, 6, **stale) == []
+    assert rig.calls[0].hold.at == 1
+    assert kinds(rig.opine(Barge.WORDS, 6)) == ["FloorTaken"]
+
+
+def test_an_opinion_of_a_caller_who_has_hung_up_is_ignored(rig):
+    talk_over(rig, "ssssss")
+    rig.calls[0].generation.at += 1
+    assert rig.opine(Barge.WORDS, 6) == []
+    assert (rig.calls[0].epoch.at, rig.calls[0].hold.at) == (0, 0)
+
+
+def test_a_protected_greeting_is_neither_paused_nor_interrupted(rig):
+    call = rig.calls[0]
+    call.busy.at, call.playing.at = PROTECTED, 1
+    assert rig.hear("ssssssss") == []
+    assert rig.opine(Barge.STOP, 8) == []
+    assert (call.hold.at, call.epoch.at, rig.stage.pauses) == (0, 0, 0)
+    call.busy.at = call.playing.at = 0
+    assert kinds(rig.hear("s")) == ["FloorTaken"]  # and who goes on speaking is heard then
+
+
+def test_an_agent_who_talks_on_after_a_protected_greeting_is_paused_when_asked(rig):
+    rig.calls[0].busy.at = PROTECTED
+    rig.hear("ssssss")
+    rig.calls[0].busy.at = 1
+    assert kinds(rig.hear("s")) == ["Doubt"]
+    assert rig.calls[0].hold.at == 1
+
+
+# -- how long a pause may last ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "judged", "windows", "why"),
+    [
+        ("smart", False, 5, "hangover"),
+        ("smart", True, 8, "unjudged"),
+        ("silence", False, 4, "silence"),
+        ("silence", True, 4, "silence"),
+    ],
+)
+def test_a_pause_that_nobody_judged_ends_the_turn_after(make, mode, judged, windows, why):
+    endpoint = Endpoint(mode=mode, complete_ms=4 * MS, patient_ms=8 * MS)
+    rig = make(endpoint=endpoint, judged=judged)
+    rig.hear("sss" + "." * (windows - 1))
+    (over,) = rig.hear(".")
+    assert (type(over), over.why) == (TurnOver, why)
+
+
+def test_patience_ends_the_turn_when_it_is_over_or_at_once(make):
+    rig = make(judged=True)
+    rig.hear("sss...")
+    assert rig.be_patient(6, 4 * MS) == []
+    (over,) = rig.hear(".")
+    assert (type(over), over.windows, over.why) == (TurnOver, 6, "complete")
+    rig.hear("sss....")
+    (over,) = rig.be_patient(4 + 3 + 3, 4 * MS, "answer", utterance=2)
+    assert (over.windows, over.utterance, over.why) == (10, 2, "answer")
+
+
+@pytest.mark.parametrize(
+    "stale", [{"utterance": 0}, {"generation": LIVE - 2}, {"windows": 5}, {"windows": 7}]
+)
+def test_patience_with_another_pause_is_ignored(make, stale):
+    rig = make(judged=True)
+    rig.hear("sss.....")
+    assert rig.be_patient(**{"windows": 6, "ms": 4 * MS, **stale}) == []
+    assert kinds(rig.be_patient(6, 4 * MS)) == ["TurnOver"]
+
+
 # -- what asr gets -------------------------------------------------------------------------------
+
+
+def test_asr_is_given_an_utterance_from_its_onset_on(rig):
+    rig.hear("..")
+    assert rig.speech() == {}
+    rig.hear("s")
+    assert rig.speech()[1] == rig.fed[0][: 3 * WINDOW]  # with its pre-roll
+    rig.hear(".")
+    assert rig.speech()[1] == rig.fed[0][3 * WINDOW : 4 * WINDOW]
+
+
+def test_asr_is_woken_once_for_all_the_windows_of_a_turn(make, monkeypatch):
+    rig = make(calls=2)
+    woken, wake = [], Inbox.wake
+
+    def counted(self):
+        woken.append(self.name)
+        wake(self)
+
+    monkeypatch.setattr(Inbox, "wake", counted)
+    rig.network.script = {0: "." * 5, 1: "." * 5}
+    for slot in (0, 1):
+        rig.push(8, slot)
+    rig.step()
+    assert woken == ["vad"]
+    rig.network.script = {0: "ss...", 1: "ss..."}
+    for slot in (0, 1):
+        rig.push(8, slot)
+    rig.step()
+    assert (woken, rig.stage.windows) == (["vad", "vad", "asr"], 20)
+    rig.step()
+    assert woken[3:] == ["vad"]  # it has been told
 
 
 def test_a_turn_is_told_with_the_windows_that_asr_was_given(rig):
@@ -152,7 +297,7 @@ def test_the_end_of_speech_is_the_end_of_its_last_window_whatever_came_later(rig
 def test_what_asr_is_given_is_what_the_caller_said_byte_by_byte(script, pieces, busy):
     """Whatever the speech, and in whatever pieces it arrives."""
     rig = Rig()
-    text = "".join(letter * count for letter, count in script) + "." * 10
+    text = "".join(letter * count for letter, count in script) + "." * 15
     rig.network.script[0] = text
     rig.calls[0].busy.at = int(busy)
     events, audio = [], {}
@@ -168,11 +313,15 @@ def test_what_asr_is_given_is_what_the_caller_said_byte_by_byte(script, pieces, 
     assert rig.stage.lost == rig.stage.skipped == 0
     named = {}
     for event in events:
-        if isinstance(event, Silence | TurnOver):
+        if isinstance(event, Silence | TurnOver | Lapse):
             named.setdefault(event.utterance, []).append(event)
-    assert set(named) == set(audio)  # nothing of what lapsed
+    assert set(named) == set(audio)
     fed, at = bytes(rig.fed[0]), 0
     for number, told in sorted(named.items()):
+        if isinstance(told[0], Lapse):
+            assert told == [told[0]] * 2  # for asr and for reply
+            at = fed.index(audio[number], at) + WINDOW
+            continue
         heard = audio[number][: told[-1].windows * WINDOW]
         assert len(heard) == told[-1].windows * WINDOW
         found = fed.index(heard, at)

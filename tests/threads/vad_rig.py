@@ -2,24 +2,27 @@
 
 import numpy as np
 
-from threadline.config import Vad
+from threadline.config import Endpoint, Vad
 from threadline.threads.calls import FRAME, WINDOW, Call
+from threadline.threads.messages import Opinion, Patience
 from threadline.threads.vad import VadStage
 from threadline.threads.wake import Inbox
 
 LIVE = 5
 MS = 32
-# In windows: onset 1, floor 3, or 6 when busy, resume 4, probe 3, hangover 5, pre-roll 4.
+# In windows: onset 1, floor 3, asked 6, grace 3, resume 4, probe 3, hangover 5, pre-roll 4.
 CONFIG = Vad(
     onset_ms=MS,
     min_speech_ms=3 * MS,
     interrupt_ms=6 * MS,
+    grace_ms=3 * MS,
     resume_ms=4 * MS,
     probe_ms=3 * MS,
     hangover_ms=5 * MS,
     preroll_ms=4 * MS,
     batch_ms=0,
 )
+ENDPOINT = Endpoint(complete_ms=4 * MS, patient_ms=8 * MS)
 CHANCE = {"s": 0.9, ".": 0.1}
 FRAME_NS = 20_000_000
 SAMPLE_NS = 125_000
@@ -50,22 +53,25 @@ class Network:
 class Rig:
     """The stage, its neighbours' ends of every ring, and what was fed to it."""
 
-    def __init__(self, calls=1, config=CONFIG):
+    def __init__(self, calls=1, config=CONFIG, endpoint=ENDPOINT, judged=False):
         self.calls = [Call(slot) for slot in range(calls)]
         for call in self.calls:
             call.generation.at = LIVE
         self.network = Network()
         self.inboxes = [Inbox(name) for name in ("vad", "asr", "reply")]
         vad, self.asr, self.reply = self.inboxes
+        self.adviser = vad.port("asr")
         self.woken = []
         self.stage = VadStage(
             self.calls,
             config,
+            endpoint,
             self.network,
             vad,
             self.asr.port("vad"),
             self.reply.port("vad"),
             self._wake_io,
+            judged,
         )
         self.now = 10**12
         self.fed = [bytearray() for _ in self.calls]
@@ -102,6 +108,18 @@ class Rig:
         while self.stage.windows - judged < len(script):
             self.push(1, slot)
             self.step()
+        return self.events()
+
+    def opine(self, kind, windows, utterance=1, slot=0, generation=LIVE):
+        """asr's part: what speech over the agent was. Events that follow."""
+        self.adviser.put(Opinion(slot, generation, utterance, windows, kind))
+        self.step()
+        return self.events()
+
+    def be_patient(self, windows, ms, why="complete", utterance=1, slot=0, generation=LIVE):
+        """endpoint's part: how long a pause may last."""
+        self.adviser.put(Patience(slot, generation, utterance, windows, ms, why))
+        self.step()
         return self.events()
 
     def events(self):

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, ModelError
+from ..listening.agreement import Word
 
 RATE = 16_000
 """Samples a second that Whisper wants."""
@@ -57,6 +58,7 @@ give -1.3 to -2.6; so do a few prompts of one word, rightly heard, hence the two
 REPETITIVE = 2.4
 """Length of the text over its zlib length, above which it says the same again and again."""
 
+_ATTENTION = 50  # frames a second in which the decoder's attention is told
 _LOOP = 3  # tokens of the shortest phrase whose immediate repetition counts as a loop
 _SHORTEST_AUDIO = RATE // 10  # nothing shorter than this holds a word
 
@@ -69,6 +71,7 @@ class Transcript:
     seconds: float  # of audio
     no_speech: float  # probability, by the model, that nobody speaks: 0..1
     avg_logprob: float  # mean natural log-probability of a token; 0 is certain
+    words: tuple[Word, ...] = ()  # with their times, if they were asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class _Attempt:
     no_speech: float
     avg_logprob: float
     finished: bool  # it ended by itself, not at the cap on tokens
+    encoded: Any  # what the encoder made of the sound
 
     @property
     def looks_looped(self) -> bool:
@@ -130,6 +134,7 @@ class WhisperDecoder:
         self._features: Any = whisper.feature_extractor
         self._encode: Any = whisper.encode
         self._generate: Any = whisper.model.generate
+        self._align: Any = whisper.model.align
         # Tags like [MUSIC] and the model's own control tokens are never part of an answer.
         self._suppressed = list(get_suppressed_tokens(self._tokenizer, [-1]))
         self._prompt = [*self._tokenizer.sot_sequence, self._tokenizer.no_timestamps]
@@ -141,6 +146,13 @@ class WhisperDecoder:
         speech: a recogniser that is given silence invents text, and the thresholds here catch
         most of that, not all.
         """
+        return self._decode(audio, timed=False)
+
+    def decode_words(self, audio: NDArray[np.float32]) -> Transcript:
+        """The same, with the times of each word: some 10 ms more for a few seconds of speech."""
+        return self._decode(audio, timed=True)
+
+    def _decode(self, audio: NDArray[np.float32], *, timed: bool) -> Transcript:
         seconds = len(audio) / RATE
         if len(audio) < _SHORTEST_AUDIO:
             return Transcript("", seconds, 1.0, 0.0)
@@ -149,7 +161,32 @@ class WhisperDecoder:
         if attempt.looks_looped:
             attempt = self._attempt(features, FULL)
         text = attempt.text if attempt.believable else ""
-        return Transcript(text, seconds, attempt.no_speech, attempt.avg_logprob)
+        words = self._words(attempt, features.shape[1]) if text and timed else ()
+        return Transcript(text, seconds, attempt.no_speech, attempt.avg_logprob, words)
+
+    def _words(self, attempt: _Attempt, frames: int) -> tuple[Word, ...]:
+        """When each word was said: where in the ``frames`` the decoder looked for its tokens."""
+        path = self._align(
+            attempt.encoded, self._tokenizer.sot_sequence, [list(attempt.tokens)], frames
+        )[0].alignments
+        first: dict[int, int] = {}  # frame in which a token's sound begins; the end token's: ends
+        for token, frame in path:
+            first.setdefault(token, frame)
+        words: list[Word] = []
+        at = 0
+        for text, tokens in zip(
+            *self._tokenizer.split_to_word_tokens([*attempt.tokens, self._tokenizer.eot]),
+            strict=True,
+        ):
+            begin, at = at, at + len(tokens)
+            if at not in first:
+                break  # the end token is no word
+            if words and not any(map(str.isalnum, text)):  # a mark: its sound is silence
+                words[-1] = replace(words[-1], text=words[-1].text + text.rstrip())
+            else:
+                times = first[begin] / _ATTENTION, first[at] / _ATTENTION
+                words.append(Word(text.strip(), *times))
+        return tuple(words)
 
     def _attempt(self, features: NDArray[np.float32], frames: int) -> _Attempt:
         """Decode ``features`` (80, T) in a window of ``frames`` >= T, greedily.
@@ -160,8 +197,9 @@ class WhisperDecoder:
         padded = np.zeros((features.shape[0], frames), dtype=np.float32)
         padded[:, : features.shape[1]] = features
         cap = most_tokens(features.shape[1])
+        encoded = self._encode(padded)
         result = self._generate(
-            self._encode(padded),
+            encoded,
             [self._prompt],
             beam_size=1,
             max_length=len(self._prompt) + cap,
@@ -177,6 +215,7 @@ class WhisperDecoder:
             # The score is the mean over the tokens; the end token is one more that was scored.
             avg_logprob=result.scores[0] * len(tokens) / (len(tokens) + 1),
             finished=len(tokens) < cap,
+            encoded=encoded,
         )
 
 

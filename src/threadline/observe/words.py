@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from difflib import SequenceMatcher
 
 _ONES = [
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
@@ -67,6 +68,14 @@ def errors(said: list[str], heard: list[str]) -> int:
         for j, got in enumerate(heard, 1):
             corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (expected != got))
     return row[-1]
+
+
+def contradicted(committed: str, final: str) -> tuple[int, int]:
+    """Words of a text that was to stay as it is, and how many of them the final text has not got
+    in the same order."""
+    early = normalise(committed)
+    match = SequenceMatcher(None, early, normalise(final), autojunk=False)
+    return len(early), len(early) - sum(block.size for block in match.get_matching_blocks())
 
 
 def word_error_rate(pairs: Iterable[tuple[str, str]]) -> float:
