@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from threadline.talking.clauses import ClauseCutter
+from threadline.talking.clauses import ClauseCutter, clauses_of
 from threadline.talking.speakable import speakable
 
 
@@ -50,6 +50,11 @@ def test_a_clause_leaves_as_soon_as_its_mark_is_followed_by_space() -> None:
         "We open at 9 a.m. and close at 5 p.m. on Jan. 5 at No. 7 in the U.S. of A. now.",
         "Write to jo.doe@mail.example.com or see www.example.com/a.b?c=1,2;d:3 today.",
         "The mark .5 and v1.2.3 and U.S.A. stay whole.",
+        "He has a Ph.D. in physics and an M.Sc. in something else.",
+        "Open Mon.-Fri. 9 a.m.-5 p.m. and on Thurs. until late.",
+        "It is approx. 3 mi. away and 40 ft. wide.",
+        "Pay $1,234.56 or 20% of it vs. 3.14 times -5.5 at 12:00.",
+        "Call 1-800-555-0199 or see www.example.com/a?b=1,2&c=3.4 today.",
     ],
 )
 def test_stops_inside_things_do_not_cut(text: str) -> None:
@@ -71,6 +76,11 @@ def test_stops_inside_things_do_not_cut(text: str) -> None:
         ("So am I. Good.", ["So am I.", "Good."]),
         ("Really?! Yes... Great.", ["Really?!", "Yes... Great."]),
         ("Done 😀. Next!😀 Last", ["Done.", "Next!", "Last"]),
+        ('She said: "Stop. Go home." He did.', ["She said:", '"Stop. Go home."', "He did."]),
+        ("“Stop, now! Go.” He did. So.", ["“Stop, now! Go.”", "He did.", "So."]),
+        ("He is 5'10\" tall. So", ["He is 5'10\" tall. So"]),  # a quotation, for all we can tell
+        ('"Yes.\nNo."', ['"Yes.', 'No."']),
+        ("Ask on Tues. We close at 5 hrs. sharp.", ["Ask on Tues.", "We close at 5 hrs. sharp."]),
     ],
 )
 def test_what_does_cut(text: str, clauses: list[str]) -> None:
@@ -104,6 +114,19 @@ def test_a_sentence_without_marks_is_cut_before_a_joining_word() -> None:
     assert " ".join([first, second, *rest]).split() == LONG.split()
 
 
+def test_a_quotation_that_does_not_fit_is_cut_at_its_own_marks() -> None:
+    clauses = cut(
+        'He said "one two. three four. five six seven eight nine ten." End.', first_chars=40
+    )
+    assert clauses == ['He said "one two. three four.', 'five six seven eight nine ten." End.']
+
+
+def test_a_forced_cut_spares_numbers_and_abbreviations() -> None:
+    assert cut("dial now 415 555 2671 please", first_chars=16)[0] == "dial now"
+    assert cut("it is said Dr. Smith agrees", first_chars=16)[0] == "it is said"
+    assert cut("1 2 3 4 5 6 7 8 9", first_chars=8, max_chars=8)[0] == "1 2 3 4"  # it must be
+
+
 def test_limits_are_the_callers() -> None:
     clauses = cut(LONG, first_chars=20, max_chars=30)
     assert len(clauses[0]) <= 20
@@ -134,6 +157,10 @@ def test_finish_makes_it_fresh() -> None:
     cutter.finish()
     assert cutter.feed("Well, yes") == ["Well,"]  # a short first clause again
     assert cutter.finish() == ["yes"]
+
+
+def test_a_whole_answer() -> None:
+    assert clauses_of("Sure. What else? ") == ["Sure.", "What else?"]
 
 
 def test_memory_is_bounded_whatever_is_fed() -> None:

@@ -21,6 +21,13 @@ from threadline.talking.speakable import speakable, spell_out, stop_ends
         ("a<br>b <b>bold</b> 3 < 5", "a b bold 3 < 5"),
         ("```python\nprint\n```", "print"),
         ("| a | b |\n|---|---|", "a b"),
+        ("see ![a map](http://x.org/m.png) and [b](http://x.org/c_(d))", "see a map and b"),
+        ("<https://example.com> or <mailto:jo@example.com>", "example.com or jo@example.com"),
+        ("- [ ] milk\n- [x] eggs", "milk eggs"),
+        (
+            "Wow\u203c\ufe0f \u2139\ufe0f info \u2934 up 1\ufe0f\u20e3 \U0001f1eb\U0001f1f7",
+            "Wow info up 1",
+        ),
         ("20 °C costs $5 & more, 10%", "20 °C costs $5 & more, 10%"),
         ("café, naïve, 日本", "café, naïve, 日本"),
         ("...", ""),

@@ -40,7 +40,12 @@ class LocalBrain[State](Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RemoteBrain:
-    """A model asked through a vendor; ``fallback`` answers when no model does."""
+    """A model asked through a vendor.
+
+    ``tools``: what it may call; with `tools.HANG_UP` among them it may end the call. ``fallback``
+    answers a turn of which no model says anything; it knows of the turns it answered itself.
+    ``speculate``: ask at the first silence, before the turn is known to be over.
+    """
 
     greeting: str
     instructions: str

@@ -43,7 +43,9 @@ class TurnEnded:
 class Partial:
     """The caller fell silent for a moment, having said ``text`` in the turn of ``epoch`` so far.
 
-    He may go on; then another ``Partial``, or the ``TurnEnded``, has the whole text.
+    He may go on; then another ``Partial``, or the ``TurnEnded``, has the whole text. Only a guess:
+    nothing but an early ``Ask`` comes of it. An epoch newer than the last ``TookFloor`` takes the
+    floor by itself.
     """
 
     epoch: int
@@ -52,14 +54,20 @@ class Partial:
 
 @dataclass(frozen=True, slots=True)
 class Keyed:
-    """The caller keyed these digits."""
+    """The caller keyed these digits: a turn that takes no floor.
+
+    Its answer follows what is being said; digits of a caller who is speaking wait for his words.
+    """
 
     digits: str
 
 
 @dataclass(frozen=True, slots=True)
 class Quiet:
-    """Nobody has said anything for long, for the ``times``-th time; ``last``: say goodbye."""
+    """Nobody has said anything for long, for the ``times``-th time; ``last``: say goodbye.
+
+    Ignored while the caller has the floor, an answer is being made, or the call is about to end.
+    """
 
     times: int
     last: bool
@@ -90,7 +98,7 @@ class AskFailed:
 
 @dataclass(frozen=True, slots=True)
 class ToolsWanted:
-    """The model wants these run; an ``AskDone`` follows."""
+    """The model wants these run; an ``AskDone`` follows. What it wrote before them is said."""
 
     ask: int
     calls: tuple[ToolCall, ...]
@@ -98,7 +106,8 @@ class ToolsWanted:
 
 @dataclass(frozen=True, slots=True)
 class ToolDone:
-    """What a tool gave back, or in ``error`` one sentence on why it did not."""
+    """What a tool gave back, or in ``error`` one sentence on why it did not. Every ``RunTool`` is
+    answered by one, within some deadline, whatever the caller does meanwhile."""
 
     job: int
     result: str
@@ -107,7 +116,11 @@ class ToolDone:
 
 @dataclass(frozen=True, slots=True)
 class ToolSlow:
-    """A tool has not answered yet: say something meanwhile."""
+    """A tool has not answered yet: say something meanwhile.
+
+    May be told again and again. Only the first one counts that finds the caller with nothing to
+    listen to; a wait for several tools is one wait.
+    """
 
     job: int
 
@@ -115,7 +128,10 @@ class ToolSlow:
 @dataclass(frozen=True, slots=True)
 class Guarded:
     """A guard would not let ``clause`` be heard: ``text`` instead of it; ``stop``: and no more of
-    that answer. An empty text: nothing instead."""
+    that answer. An empty text: nothing instead, unless nothing at all would be left.
+
+    None of the clause may be on the wire yet, nor of those said after it; those are said again.
+    """
 
     clause: int
     text: str
@@ -125,7 +141,11 @@ class Guarded:
 @dataclass(frozen=True, slots=True)
 class ClauseSpoken:
     """The voice has synthesized the whole clause: so long is it. ``words``, when the voice tells,
-    are its words in order, each with the ms at which it ends."""
+    are all its words in order, each with the ms from the clause's beginning at which it ends.
+
+    A voice that streams is told of as it goes, with ``duration_ms`` 0 and the words so far, so
+    that an interruption before the clause is whole still finds what was heard of it.
+    """
 
     clause: int
     duration_ms: int
@@ -162,7 +182,7 @@ class SpeechFailed:
 
 @dataclass(frozen=True, slots=True)
 class CallEnded:
-    """The call is over, whoever ended it. Nothing is ordered after this but a ``CancelAsk``."""
+    """The call is over, whoever ended it. Nothing is ordered any more but a ``CancelAsk``."""
 
 
 Input = (
@@ -193,7 +213,8 @@ Input = (
 class Ask:
     """Ask the model to answer ``messages``; ``tools``: it may call them.
 
-    ``early``: the turn is not known to be over yet. Nothing of the answer is said before it is.
+    ``early``: the turn is not known to be over yet. Nothing of the answer is said, and none of
+    its tools run, before it is; if it is over with the same words, this request goes on.
     """
 
     ask: int
@@ -211,7 +232,10 @@ class CancelAsk:
 
 @dataclass(frozen=True, slots=True)
 class RunTool:
-    """Run it; a ``ToolDone`` with this ``job`` is awaited. Numbered from 1 over the call."""
+    """Run it; a ``ToolDone`` with this ``job`` is awaited. Numbered from 1 over the call.
+
+    An interruption does not cancel it: what it gives back is still entered in the history.
+    """
 
     job: int
     call: ToolCall
@@ -233,7 +257,8 @@ class Say:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Let nothing be heard of ``clause`` and of all that was said after it until now."""
+    """Let nothing be heard of ``clause`` and of all that was said after it until now; an
+    ``EndOfReply`` that came behind them is void as well. What replaces them is ordered next."""
 
     epoch: int
     clause: int
@@ -241,7 +266,10 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class EndOfReply:
-    """``clause`` was the last of its reply: once it is played out, silence is intended."""
+    """``clause`` was the last for now: once it is played out, silence is intended.
+
+    A reply that waits for tools has one before each wait, and one at its end.
+    """
 
     epoch: int
     clause: int

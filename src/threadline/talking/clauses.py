@@ -4,6 +4,8 @@ The first clause is short, so that the caller hears something soon; each later o
 as long as the one before, because the sound already made covers the making of the next. Every
 cut is decided from a window of at most one clause's limit, counted from that clause's start, so
 the clauses depend on the text alone and never on how it was chopped into deltas.
+
+A quotation is one thing, as far as it fits: marks inside it cut only where there is no other.
 """
 
 from __future__ import annotations
@@ -74,15 +76,19 @@ class ClauseCutter:
     def _cut(self, window: str) -> int | None:
         """How many characters the clause at the head of ``window`` has; None: read on."""
         full = len(window) > self._limit
+        quoted = 0  # the last mark inside a quotation
         for mark in _BREAK.finditer(window):
             if mark.end() > self._limit:
                 break
             ends = self._ends(mark, window)
             if ends is None and not full:
                 return None
-            if ends and speakable(window[: mark.end()]):
+            if not ends or not speakable(window[: mark.end()]):
+                continue
+            if mark.lastgroup == "line" or not _in_quotation(window[: mark.end()]):
                 return mark.end()
-        return self._forced(window) if full else None
+            quoted = mark.end()
+        return (quoted or self._forced(window)) if full else None
 
     def _ends(self, mark: re.Match[str], window: str) -> bool | None:
         match mark.lastgroup:
@@ -104,4 +110,24 @@ class ClauseCutter:
         if joints:
             return joints[-1]
         spaces = [at for at, character in enumerate(window) if character.isspace()]
-        return spaces[-1] if spaces else self._limit
+        loose = [at for at in spaces if not _joins(window, at)]
+        return (loose or spaces or [self._limit])[-1]
+
+
+def _in_quotation(text: str) -> bool:
+    """Has ``text`` opened a double quotation that it does not close?"""
+    return text.count('"') % 2 == 1 or text.count("“") > text.count("”")
+
+
+def _joins(window: str, at: int) -> bool:
+    """May the space there stand inside of a number, or after an abbreviation?"""
+    before, after = window[:at], window[at:].lstrip()[:1]
+    if before[-1:] == ".":
+        return not stop_ends(before[:-1], window[at:])
+    return before[-1:].isdigit() and (after.isdigit() or not after)
+
+
+def clauses_of(text: str) -> list[str]:
+    """A whole answer, cut."""
+    cutter = ClauseCutter()
+    return [*cutter.feed(text), *cutter.finish()]

@@ -12,14 +12,18 @@ import re
 # Pictographs, dingbats, arrows, box drawing, and the joiners and selectors between them.
 EMOJI = (
     "\U0001f000-\U0001faff\u2600-\u27bf\u2b00-\u2bff\u2190-\u21ff\u2300-\u25ff"
+    "\u203c\u2049\u2139\u2934\u2935\u3030\u303d\u3297\u3299"
     "\ufe0e\ufe0f\u200b-\u200d\u2060\u20e3\U000e0000-\U000e007f"
 )
 _RULE = re.compile(r"^[^\S\n]*(?:[-*_=|:][-*_=|: ]{2,}|`{3,}\w*)[^\S\n]*$", re.M)
-_LINE_MARK = re.compile(r"^[^\S\n]*(?:(?:[-*+•‣◦]|#{1,6}|>+)[^\S\n]+)+", re.M)
-_LINK_TARGET = re.compile(r"\]\([^\s()]*\)")  # of [shown](target), only `shown` is said
+_LINE_MARK = re.compile(r"^[^\S\n]*(?:(?:[-*+•‣◦]|#{1,6}|>+)[^\S\n]+)+(?:\[[ xX]\][^\S\n]+)?", re.M)
+_LINK_TARGET = re.compile(
+    r"\]\((?:[^\s()]|\([^\s()]*\))*\)"
+)  # of [shown](target), only `shown` is said
 _SCHEME = re.compile(r"\bhttps?://(?:www\.)?")
+_BRACKETED = re.compile(r"<(?:mailto:)?([^\s<>]+[.@][^\s<>]+)>")  # a bare address
 _TAG = re.compile(r"</?[a-zA-Z]\w*/?>")
-_MARK = re.compile(r"[*`~|\\\[\]]+|(?<![^\W_])_+|_+(?![^\W_])")
+_MARK = re.compile(r"!(?=\[)|[*`~|\\\[\]]+|(?<![^\W_])_+|_+(?![^\W_])")
 _EMOJI = re.compile(f"[{EMOJI}]+")
 _RANGE = re.compile(r"(?<=\d)–(?=\d)")  # noqa: RUF001  # an en dash: 9 to 5
 _DASH = re.compile(r"\s*(?:—|--+)\s*|\s+[-–](?=\s|$)")  # noqa: RUF001  # the en dash is meant
@@ -36,6 +40,7 @@ def speakable(text: str) -> str:
     text = _RULE.sub("", text)
     text = _LINE_MARK.sub("", text)
     text = _LINK_TARGET.sub("", text)
+    text = _BRACKETED.sub(r"\1", text)
     text = _SCHEME.sub("", text)
     text = _TAG.sub(" ", text)
     text = _MARK.sub("", text)
@@ -51,12 +56,13 @@ def speakable(text: str) -> str:
 # after the others it does when no small letter and no digit follows.
 _TITLES = re.compile(
     r"dr|mr|mrs|ms|mx|prof|st|mt|gen|rev|hon|sgt|capt|lt|col|gov|sen|rep|pres"
-    r"|e\.g|i\.e|vs|approx|fig|cf",
+    r"|e\.g|i\.e|vs|approx|fig|cf|ph\.d|m\.sc|b\.sc|al",
     re.I,
 )
 _SHORTENED = re.compile(
-    r"a\.m|p\.m|etc|inc|ltd|co|corp|jr|sr|ave|blvd|rd|apt|dept|ext|tel|est|nos?|vol|min|max"
-    r"|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|mon|tue|wed|thu|fri|sat|sun",
+    r"a\.m|p\.m|etc|inc|ltd|co|corp|jr|sr|ave|blvd|rd|apt|dept|ext|tel|est|nos?|vol|max"
+    r"|mi|km|ft|lbs?|oz|hrs?|mins?|secs?|pp?|sq|hwy|esq"
+    r"|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|mon|tues?|weds?|thu(?:rs?)?|fri|sat|sun",
     re.I,
 )
 _INITIALS = re.compile(r"(?!I$)[A-Za-z](?:\.[A-Za-z])*")  # J. as in J. Smith, U.S.; not "I."
@@ -69,7 +75,7 @@ def stop_ends(before: str, after: str) -> bool | None:
     ``after`` is what follows the stop and its closing quotes. None: only the next visible
     character can tell, and ``after`` does not have it yet.
     """
-    word = before.split()[-1].lstrip(_OPENING) if before.strip() else ""
+    word = re.split(r"[\s-]", before.rstrip())[-1].lstrip(_OPENING)
     if _SHORTENED.fullmatch(word):
         visible = after.lstrip(" \t\r").lstrip(_OPENING)[:1]
         return not (visible.islower() or visible.isdigit()) if visible else None
