@@ -1,13 +1,15 @@
 """The `reply` thread: every conversation.
 
-Wakes on   its inbox: transcripts, floor changes, marks, tokens, synthesized audio.
+Wakes on   its inbox: transcripts, floor changes, marks, tokens, synthesized audio, results of
+           tools and guards; whatever is due by the clock.
 Owns       the conversation of every call, and the audio that does not fit its ring yet.
 Reads      a call's generation and epoch.
-Writes     the `outgoing` ring and `busy` of every call; clauses to tts; requests to io-vendors;
-           hang-ups to io-calls.
+Writes     the `outgoing` ring and `busy` of every call; clauses to the voices; requests to
+           io-vendors; jobs to the workers; hang-ups to io-calls.
 
-The conversation itself is pure (dialog/conversation.py): this file carries its orders out. What
-waits between the voice and the ring is in line.py.
+The conversation itself is pure (dialog/conversation.py): this file tells it what happened.
+orders.py carries out what it orders, with voices.py and jobs.py; what waits between a voice and
+the ring is in line.py, what is written down of each turn in turn_log.py.
 """
 
 from __future__ import annotations
@@ -15,18 +17,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
+from types import MappingProxyType
 from typing import Any
 
+from ..agent import CallInfo, current_call
+from ..config import Talk
 from ..dialog import events as talk
 from ..dialog.brain import LocalBrain, RemoteBrain
 from ..dialog.conversation import Conversation
-from ..observe.histogram import LATENCY_MS, Histogram
-from ..observe.prometheus import Sample, counter, milliseconds
-from ..observe.turns import STAGES, Turn
+from ..dialog.digits import Digits
+from ..dialog.idle import Idle
+from ..observe.prometheus import Sample, counter
 from ..talking.heard import parse_mark
 from .calls import Call
-from .io_vendors import ModelRequests
-from .line import Line, Piece
+from .jobs import Jobs
+from .line import NEVER, Line
 from .logs import logger
 from .messages import (
     CallClosed,
@@ -35,28 +40,43 @@ from .messages import (
     Event,
     FirstFrame,
     FloorTaken,
-    HangUp,
+    JobDone,
+    Lapse,
     MarkReturned,
     ModelDelta,
     ModelDone,
     ModelFailed,
+    ModelTools,
+    Partial,
     PlaybackCut,
     Spoken,
     StageFailed,
     Transcript,
 )
+from .orders import GOODBYE_CAP_NS, Orders
+from .turn_log import TurnLog, TurnStats
+from .voices import Voices
 from .wake import Inbox, Outbox
+from .workers import Crew
 
 log = logger("reply")
 
 _SPEAKING = ("reply", "pacer", "io-calls")  # stages without which no apology is heard
-REFILL_SECONDS = 0.25  # a ring holds 2.5 s
+REFILL_NS = 250_000_000  # a ring holds 2.5 s
 HANG_UP_CAP_NS = 3_000_000_000  # after the goodbye should have been heard
-GOODBYE_CAP_NS = 30_000_000_000  # after it was ordered, should the voice never speak it
+APOLOGY_CAP_NS = 10_000_000_000
+FRAME_NS = 20_000_000
 
 
 class ReplyStage:
-    """See the module. `step` is one wake-up."""
+    """See the module. `step` is one wake-up.
+
+    Args:
+        voices: the chain, in order: each one's name, and where clauses for it go.
+        vendors: to io-vendors; None when the configuration names none of them.
+        crew: the workers; None when there are no tools and guards.
+        apology: mu-law for a call that a defect ends.
+    """
 
     name = "reply"
 
@@ -64,44 +84,47 @@ class ReplyStage:
         self,
         calls: Sequence[Call],
         brain: LocalBrain[Any] | RemoteBrain,
+        talk: Talk,
         inbox: Inbox,
-        to_tts: Outbox[object],
         to_io: Outbox[object],
-        vendors: ModelRequests | None,
+        voices: Sequence[tuple[str, Outbox[object]]],
+        vendors: Outbox[object] | None,
+        crew: Crew | None,
         apology: Callable[[], bytes],
     ) -> None:
         self.inbox = inbox
         self.on_call: Call | None = None
         self._calls = calls
         self._brain = brain
+        self._talk = talk
         self._lines: dict[int, Line] = {}
         self._newest = [0] * len(calls)  # generation of the call that was opened last, by slot
         self._early: list[Event] = []  # they overtook the news that their call was opened
-        self._to_tts = to_tts
         self._to_io = to_io
+        self._voices = Voices(voices)
         self._vendors = vendors
+        self._jobs = Jobs(crew, talk, self._live)
+        self._orders = Orders(self._voices, self._jobs, vendors, to_io)
         self._apology = apology
+        self._due = 0  # ns, when to wake up at the latest
         # Reports.
         self.beat = 0
-        self.turns = 0
-        self.interrupted = 0
         self.apologies = 0
-        self.stages = {name: Histogram(LATENCY_MS) for name in STAGES}
-        self.response = Histogram(LATENCY_MS)
+        self.stats = TurnStats()
 
     def begin(self) -> None:
         """Nothing to make ready."""
 
     def step(self) -> None:
-        """Take every event, then fill the rings."""
+        """Take every event and what is due, then fill the rings."""
         self.beat += 1
         self.on_call = None
-        kept = self._to_tts.flush() and self._to_io.flush()
-        kept = (self._vendors is None or self._vendors.flush()) and kept
-        waiting = any(line.pieces or line.hang_up for line in self._lines.values())
-        self.inbox.wait(0.02 if not kept else REFILL_SECONDS if waiting else 1.0)
+        left = (self._due - time.monotonic_ns()) / 1e9
+        self.inbox.wait(min(max(left, 0.0), 1.0) if self._flush() else 0.02)
+        touched: set[int] = set()
         for event in self.inbox.events():
             assert isinstance(event, Event), event
+            touched.add(event.slot)
             self.on_call = self._calls[event.slot]
             self._take(event)
         early, self._early = self._early, []
@@ -109,11 +132,67 @@ class ReplyStage:
             self.on_call = self._calls[event.slot]
             self._take(event)
         now = time.monotonic_ns()
-        for line in self._lines.values():
+        for line in self._jobs.give_up(now):
+            touched.add(line.call.slot)
             self.on_call = line.call
-            self._fill(line)
-            if line.hang_up_by and now > line.hang_up_by:
-                self._hang_up(line)
+            self._tell(line)
+        self._due = NEVER
+        for slot, line in self._lines.items():
+            self.on_call = line.call
+            self._tend(line, now, touched=slot in touched)
+        self._due = min(self._due, self._jobs.next_due() or NEVER)
+
+    def _tend(self, line: Line, now: int, *, touched: bool) -> None:
+        """What the clock asks for, and room in the ring."""
+        if line.due <= now:
+            self._look_at_clocks(line, now)
+            touched = True
+        if line.queue:
+            self._fill(line, now)
+            self._due = min(self._due, now + REFILL_NS)
+            touched = True
+        if touched:
+            line.due = line.next_due()
+        self._due = min(self._due, line.due)
+
+    def _flush(self) -> bool:
+        """Deliver what had to wait; True when nothing is left."""
+        kept = self._to_io.flush()
+        kept = self._voices.flush() and kept
+        kept = self._jobs.flush() and kept
+        return (self._vendors is None or self._vendors.flush()) and kept
+
+    def _live(self, slot: int, generation: int) -> Line | None:
+        line = self._lines.get(slot)
+        return line if line is not None and line.generation == generation else None
+
+    def _look_at_clocks(self, line: Line, now: int) -> None:
+        """What has come due for this call by `now`."""
+        if line.hang_up_by and now > line.hang_up_by:
+            self._orders.hang_up(line)
+        if line.turns.due and now >= line.turns.due:
+            line.turns.settle()
+        if line.protected_by and now >= line.protected_by:
+            line.protected_by = 0
+            line.show()
+        if line.failed:
+            return
+        seconds = now / 1e9
+        if (quiet := line.idle.tick(seconds)) is not None:
+            log.info("quiet", call_id=line.info.call_id, times=quiet.times)
+            line.facts.append(quiet)
+        if (digits := line.digits.tick(seconds)) is not None:
+            line.facts.append(talk.Keyed(digits))
+        self._jobs.slow(line, now)
+        self._tell(line)
+
+    def _do(self, line: Line, fact: talk.Input) -> None:
+        """Tell the conversation, and carry out what it orders."""
+        line.facts.append(fact)
+        self._tell(line)
+
+    def _tell(self, line: Line) -> None:
+        self._orders.tell(line, time.monotonic_ns())
 
     # -- what comes in ------------------------------------------------------------------------
 
@@ -121,6 +200,8 @@ class ReplyStage:
         if isinstance(event, CallOpened):
             self._open(event)
             return
+        if isinstance(event, JobDone):  # its worker is free, whoever was on the line
+            self._jobs.done(event)
         line = self._lines.get(event.slot)
         if line is None or line.generation != event.generation:
             # Each port keeps its order, but what vad and asr tell may be read before what io-calls
@@ -130,11 +211,12 @@ class ReplyStage:
             elif line is not None and isinstance(event, FloorTaken) and event.epoch > line.epoch:
                 # vad had judged an earlier caller and not seen him go: what this one was told
                 # so far is void, and he is greeted anew.
-                self._begin(line.call, line.generation, line.call_id)
+                self._jobs.forget(line)
+                self._begin(line.call, line.generation, line.info)
             return
         match event:
             case CallClosed():
-                self._close(line, event.reason)
+                self._close(line, event)
             case StageFailed():
                 self._apologise(line, event.stage)
             case _ if line.failed:
@@ -144,73 +226,114 @@ class ReplyStage:
             case FloorTaken():
                 self._yield_floor(line, event.epoch)
             case Spoken():
-                self._spoken(line, event)
+                self._voices.spoken(line, event, time.monotonic_ns())
+                self._tell(line)
             case MarkReturned():
                 self._mark(line, event.name)
             case PlaybackCut():
                 self._do(line, talk.Cut(event.epoch, event.clause, event.played_ms))
+                line.turns.settle()
             case FirstFrame():
-                self._first_frame(line, event)
-            case ModelDelta():
-                self._do(line, talk.Delta(event.ask, event.text))
-            case ModelDone():
-                self._do(line, talk.AskDone(event.ask))
-            case ModelFailed():
-                log.warning("model failed", call_id=line.call_id, reason=event.reason)
-                self._do(line, talk.AskFailed(event.ask, event.reason))
+                line.turns.frame(event)
+            case Partial():
+                if event.paused:
+                    self._do(line, talk.Partial(event.epoch, event.text))
+            case JobDone():
+                self._tell(line)
             case DigitPressed():
-                log.info("digit", call_id=line.call_id, digit=event.digit)
+                self._digit(line, event.digit)
+            case Lapse():
+                line.turns.paused()
+            case _:
+                self._model(line, event)
+
+    def _model(self, line: Line, event: Event) -> None:
+        match event:
+            case ModelDelta(ask=ask, text=text):
+                line.turns.token(ask, event.first_at or time.monotonic_ns())
+                self._do(line, talk.Delta(ask, text))
+            case ModelTools(ask=ask, calls=calls):
+                self._do(line, talk.ToolsWanted(ask, calls))
+            case ModelDone(ask=ask):
+                self._do(line, talk.AskDone(ask))
+            case ModelFailed(ask=ask, reason=reason):
+                log.warning("model failed", call_id=line.info.call_id, reason=reason)
+                self._do(line, talk.AskFailed(ask, reason))
             case _:
                 raise TypeError(f"reply has no use for {event!r}")
 
     def _open(self, event: CallOpened) -> None:
         self._newest[event.slot] = event.generation
         log.info("call opened", call_id=event.call_id, slot=event.slot)
-        self._begin(self._calls[event.slot], event.generation, event.call_id)
+        if self._vendors is not None:
+            self._vendors.put(event)  # a recogniser makes its session ready
+        parameters = MappingProxyType(dict(event.parameters))
+        caller, called = parameters.get("From", ""), parameters.get("To", "")
+        info = CallInfo(event.call_id, caller, called, parameters)
+        self._begin(self._calls[event.slot], event.generation, info)
 
-    def _begin(self, call: Call, generation: int, call_id: str) -> None:
+    def _begin(self, call: Call, generation: int, info: CallInfo) -> None:
         epoch = call.epoch.at
         context = Context()
+        context.run(current_call.set, info)
+        conversation = context.run(Conversation, self._brain, epoch)
+        setting = self._talk
+        terminator = setting.digit_terminator.replace("none", "")
         line = self._lines[call.slot] = Line(
             call=call,
             generation=generation,
-            call_id=call_id,
+            info=info,
             context=context,
-            conversation=context.run(Conversation, self._brain, epoch),
+            conversation=conversation,
             epoch=epoch,
+            voices=len(self._voices),
+            turns=TurnLog(info.call_id, self.stats, conversation),
+            idle=Idle(setting.nudge_seconds, setting.nudges),
+            digits=Digits(terminator, setting.digit_seconds),
         )
+        if setting.protect_greeting and self._brain.greeting.strip():
+            line.protected_by = time.monotonic_ns() + GOODBYE_CAP_NS
+        line.idle.played_out(time.monotonic_ns() / 1e9)  # a caller who is not greeted may be shy
         self._do(line, talk.Answered())
+        if not line.queue:
+            line.protected_by = 0
+            line.show()
 
-    def _close(self, line: Line, reason: str) -> None:
+    def _close(self, line: Line, event: CallClosed) -> None:
         self._do(line, talk.CallEnded())
-        self._end_turn(line, interrupted=False)
-        line.call.busy.at = 0
+        self._voices.tell(line, line.fall_silent(line.epoch), time.monotonic_ns())
+        line.turns.end()
+        self._jobs.forget(line)
+        if self._vendors is not None:
+            self._vendors.put(event)
         del self._lines[line.call.slot]
-        log.info("call closed", call_id=line.call_id, slot=line.call.slot, reason=reason)
+        log.info("call closed", call_id=line.info.call_id, slot=line.call.slot, reason=event.reason)
 
     def _transcript(self, line: Line, event: Transcript) -> None:
+        now = time.monotonic_ns()
         self._yield_floor(line, event.epoch)  # in case the words overtook the news of them
+        line.idle.caller_active(now / 1e9, words=bool(event.text))
         if event.epoch == line.epoch:
-            self._end_turn(line, interrupted=False)
-            self.turns += 1
-            line.turn = Turn(
-                number=line.turn.number + 1,
-                heard=event.text,
-                spoke_until=event.spoke_until,
-                turn_over=event.turn_over,
-                decode_began=event.decode_began,
-                decode_ended=event.decode_ended,
-                transcript=time.monotonic_ns(),
-            )
-            line.call.busy.at = 1
+            line.turns.heard(event, now)
         self._do(line, talk.TurnEnded(event.epoch, event.text))
+        line.turns.count()
 
     def _yield_floor(self, line: Line, epoch: int) -> None:
         if epoch <= line.epoch:
             return
-        self._end_turn(line, interrupted=True)
-        line.fall_silent(epoch)
+        now = time.monotonic_ns()
+        line.turns.interrupted(now)
+        line.idle.caller_active(now / 1e9, words=False)
+        self._voices.tell(line, line.fall_silent(epoch), now)
+        self._jobs.forget(line, "guard")
         self._do(line, talk.TookFloor(epoch))
+
+    def _digit(self, line: Line, digit: str) -> None:
+        log.info("key pressed", call_id=line.info.call_id)  # not which: it may be a secret's
+        now = time.monotonic_ns() / 1e9
+        line.idle.caller_active(now)
+        if (digits := line.digits.press(digit, now)) is not None:
+            self._do(line, talk.Keyed(digits))
 
     def _mark(self, line: Line, name: str) -> None:
         mark = parse_mark(name)
@@ -219,150 +342,65 @@ class ReplyStage:
         elif name == end_mark(line.epoch) and line.ends:
             ended = line.ends.popleft()
             self._do(line, talk.ClauseHeard(line.epoch, ended))  # its tail has no mark of its own
-            self._end_turn(line, interrupted=False)
+            line.protected_by = 0
+            line.show()
+            if not (line.queue or line.ends or line.conversation.working):
+                line.idle.played_out(time.monotonic_ns() / 1e9)
+                if 0 < line.turns.clause <= ended:
+                    line.turns.end()
             if line.hang_up and ended >= line.hang_up_after:
-                self._hang_up(line)
+                self._orders.hang_up(line)
 
-    def _spoken(self, line: Line, event: Spoken) -> None:
-        if event.epoch != line.epoch:
-            return
-        line.add(Piece(event.epoch, event.clause, event.audio, event.ended))
-        if not event.ended:
-            line.with_voice -= 1
-            if event.clause == line.turn.clause and not line.turn.first_audio:
-                line.turn.first_audio = time.monotonic_ns()
-        if event.reason:
-            log.warning("voice failed", call_id=line.call_id, reason=event.reason)
-            self._do(line, talk.SpeechFailed(event.epoch, event.clause))
-        elif not event.ended:
-            self._do(line, talk.ClauseSpoken(event.clause, event.duration_ms))
-
-    def _first_frame(self, line: Line, event: FirstFrame) -> None:
-        turn = line.turn
-        if event.clause != turn.clause or turn.first_frame:
-            return
-        turn.first_frame = event.at
-        stages = turn.stages_ms()
-        for name, ms in stages.items():
-            self.stages[name].observe(ms)
-        if stages:
-            self.response.observe(sum(stages.values()))
-
-    # -- what the conversation orders ---------------------------------------------------------
-
-    def _do(self, line: Line, event: talk.Input) -> None:
-        for order in line.context.run(line.conversation.handle, event):
-            match order:
-                case talk.Say(_, clause, text):
-                    if not line.turn.clause:
-                        line.turn.clause = clause
-                        line.turn.first_clause = time.monotonic_ns()
-                    line.turn.said.append(text)
-                    line.call.busy.at = 1
-                    line.orders.append(order)
-                case talk.EndOfReply():
-                    line.orders.append(order)
-                case talk.Ask(ask, messages):
-                    assert self._vendors is not None, "a remote brain comes with io-vendors"
-                    self._vendors.ask(line.call.slot, line.generation, line.epoch, ask, messages)
-                case talk.CancelAsk(ask):
-                    assert self._vendors is not None, "a remote brain comes with io-vendors"
-                    self._vendors.cancel(line.call.slot, line.generation, ask)
-                case talk.HangUp(_, clause):
-                    line.hang_up = "the agent said goodbye"
-                    line.hang_up_after = clause
-                    line.hang_up_by = time.monotonic_ns() + GOODBYE_CAP_NS
-                    if clause == 0:
-                        self._hang_up(line)
-        self._request_speech(line)
-
-    def _request_speech(self, line: Line) -> None:
-        """Send clauses to the voice, a little ahead of the ear and no further."""
-        for order in line.due_speech():
-            self._to_tts.put(order)
-
-    def _fill(self, line: Line) -> None:
-        if line.fill():
-            line.call.busy.at = 0  # from here on the ring and the pacer's `playing` say it
+    def _fill(self, line: Line, now: int) -> None:
+        if line.fill(now):
+            ahead = now + line.call.outgoing.depth() * FRAME_NS + HANG_UP_CAP_NS
+            if line.protected_by:
+                line.protected_by = ahead
             if line.hang_up:
-                ahead = line.call.outgoing.depth() * 20_000_000
-                line.hang_up_by = time.monotonic_ns() + ahead + HANG_UP_CAP_NS
-        self._request_speech(line)
+                line.hang_up_by = ahead
+            line.show()
+        self._voices.request(line, now)
 
     # -- endings --------------------------------------------------------------------------------
-
-    def _end_turn(self, line: Line, *, interrupted: bool) -> None:
-        """The answer has been heard, or was cut: one record of it."""
-        turn = line.turn
-        if not turn.said and turn.heard is None:
-            return
-        self.interrupted += interrupted
-        log.info(
-            "turn",
-            call_id=line.call_id,
-            turn=turn.number,
-            heard=turn.heard,
-            said=" ".join(turn.said),
-            interrupted=interrupted,
-            stages_ms=turn.stages_ms(),
-            decode_ms=round((turn.decode_ended - turn.decode_began) / 1e6, 1),
-        )
-        line.turn = Turn(turn.number)
-
-    def _hang_up(self, line: Line) -> None:
-        self._to_io.put(HangUp(line.call.slot, line.generation, line.hang_up))
-        line.hang_up = ""
-        line.hang_up_by = 0
 
     def _apologise(self, line: Line, stage: str) -> None:
         """A stage raised: say sorry with audio made before the first call, and hang up."""
         if line.failed:
             if stage in _SPEAKING:  # the apology cannot be said either
                 line.hang_up = line.hang_up or f"a defect in {stage}"
-                self._hang_up(line)
+                self._orders.hang_up(line)
             return
         line.failed = True
         self.apologies += 1
+        now = time.monotonic_ns()
         for order in line.context.run(line.conversation.handle, talk.CallEnded()):
-            if isinstance(order, talk.CancelAsk) and self._vendors is not None:
-                self._vendors.cancel(line.call.slot, line.generation, order.ask)
-        line.orders.clear()
-        line.pieces.clear()
+            if isinstance(order, talk.CancelAsk):
+                self._orders.carry_out(line, order, now)
+        self._jobs.forget(line)
+        self._voices.tell(line, line.silence(), now)
+        line.protected_by = 0
         line.hang_up = f"a defect in {stage}"
-        line.hang_up_by = time.monotonic_ns() + 10_000_000_000
-        line.pieces.append(Piece(line.call.epoch.at, 0, self._apology(), ended=True))
+        line.hang_up_by = now + APOLOGY_CAP_NS
+        line.play(line.call.epoch.at, self._apology())
 
     def _take_failed(self, line: Line, event: Event) -> None:
         over = isinstance(event, FloorTaken)  # spoken over: it need not be heard out
         if isinstance(event, MarkReturned) and event.name.endswith(".end") and line.ends:
             line.ends.popleft()
-            over = not line.ends and not line.pieces
+            over = not line.ends and not line.queue
         if over and line.hang_up:
-            self._hang_up(line)
+            self._orders.hang_up(line)
 
     def finish(self) -> None:
         """Nothing to give back."""
 
     def samples(self) -> Iterable[Sample]:
         """For /metrics, from the watch thread."""
-        yield milliseconds(
-            "threadline_turn_response_seconds",
-            "End of the caller's speech to the first frame of the answer.",
-            self.response,
-        )
-        for name, histogram in self.stages.items():
-            yield milliseconds(
-                "threadline_turn_stage_seconds",
-                "The same, split by stage.",
-                histogram,
-                stage=name,
-            )
-        for name, help_text, value in (
-            ("turns", "Turns of callers.", self.turns),
-            ("interrupted", "Answers that were spoken over.", self.interrupted),
-            ("apologies", "Calls ended with an apology, because a stage raised.", self.apologies),
-        ):
-            yield counter(f"threadline_reply_{name}_total", help_text, value)
+        yield from self.stats.samples()
+        yield from self._jobs.samples()
+        yield from self._voices.samples()
+        text = "Calls ended with an apology, because a stage raised."
+        yield counter("threadline_reply_apologies_total", text, self.apologies)
 
 
 def end_mark(epoch: int) -> str:

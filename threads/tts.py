@@ -25,7 +25,7 @@ from ..audio.stream import Resampler
 from ..observe.histogram import LATENCY_MS, Histogram
 from ..observe.prometheus import Sample, counter, milliseconds
 from .calls import FRAME, Call
-from .messages import EndOfSpeech, Speak, Spoken
+from .messages import CancelSpeech, EndOfSpeech, Speak, Spoken
 from .wake import Inbox, Outbox
 
 APOLOGY = "Sorry, something went wrong here. Please call again."
@@ -133,9 +133,22 @@ class TtsStage:
         kept = self._to_reply.flush()
         if not self._waiting:
             self.inbox.wait(1.0 if kept else 0.02)
-        self._waiting.extend(self.inbox.events())
+        for event in self.inbox.events():
+            if isinstance(event, CancelSpeech):
+                self._cancel(event)
+            else:
+                self._waiting.append(event)
         if self._waiting:
             self._handle(self._waiting.popleft())
+
+    def _cancel(self, event: CancelSpeech) -> None:
+        """Nobody waits for what this call was to say until now."""
+        kept = [one for one in self._waiting if not _of(one, event)]
+        self.spared += len(self._waiting) - len(kept)
+        self._waiting = deque(kept)
+        reply = self._replies.get(event.slot)
+        if reply is not None and (reply.generation, reply.epoch) <= (event.generation, event.epoch):
+            del self._replies[event.slot]
 
     def _handle(self, event: object) -> None:
         if isinstance(event, Speak):
@@ -220,3 +233,12 @@ class TtsStage:
             ("spared", "Clauses not synthesized: the caller had taken the floor.", self.spared),
         ):
             yield counter(f"threadline_tts_{name}_total", help_text, value)
+
+
+def _of(order: object, cancel: CancelSpeech) -> bool:
+    """Is this order one of those that the cancel is about?"""
+    return (
+        isinstance(order, Speak | EndOfSpeech)
+        and order.slot == cancel.slot
+        and (order.generation, order.epoch) <= (cancel.generation, cancel.epoch)
+    )

@@ -2,11 +2,12 @@
 
 from itertools import count
 
-from threadline.dialog.brain import Answer, RemoteBrain
+from threadline.config import Talk
+from threadline.dialog.brain import Answer
 from threadline.threads.calls import END_OF_REPLY, FRAME, Call
-from threadline.threads.io_vendors import ModelRequests
 from threadline.threads.messages import (
     CallOpened,
+    CancelSpeech,
     EndOfSpeech,
     FloorTaken,
     HangUp,
@@ -17,6 +18,7 @@ from threadline.threads.messages import (
 )
 from threadline.threads.reply import ReplyStage, end_mark
 from threadline.threads.wake import Inbox
+from threadline.threads.workers import Crew
 
 LIVE = 3
 APOLOGY_FRAMES = 5
@@ -49,43 +51,61 @@ class Clock:
 
 
 class Rig:
-    """The stage, and everybody else's ends of it."""
+    """The stage, and everybody else's ends of it. `voices`: names; `workers`: how many, of an
+    agent with guards if `guarded`."""
 
-    def __init__(self, brain=None):
+    def __init__(self, brain=None, talk=None, voices=("piper",), workers=0, guarded=False):
         self.call = Call(0)
         self.call.generation.at = LIVE
         self.brain = brain or Brain()
-        self.inbox, self.tts, self.io, self.vendors = map(Inbox, ("reply", "tts", "io", "vendors"))
+        self.inbox, self.io, self.vendors = map(Inbox, ("reply", "io", "vendors"))
+        self.boxes = [Inbox(name) for name in voices]
+        self.workers = [Inbox(f"worker-{number}") for number in range(workers)]
         self.to_reply = self.inbox.port("everybody")
         self.stage = ReplyStage(
             [self.call],
             self.brain,
+            talk or Talk(nudge_seconds=0),
             self.inbox,
-            self.tts.port("reply"),
             self.io.port("reply"),
-            ModelRequests(self.vendors.port("reply")) if isinstance(brain, RemoteBrain) else None,
+            [(box.name, box.port("reply")) for box in self.boxes],
+            self.vendors.port("reply"),
+            Crew([box.port("reply") for box in self.workers], guarded) if workers else None,
             lambda: bytes(range(1, APOLOGY_FRAMES + 1)) * FRAME,
         )
         self.clock = Clock()
         self.numbers = count()
-        self.asked = []  # of the voice, ever
+        self.told = [[] for _ in voices]  # each voice, ever
+        self.asked = []  # of all voices, cancels left out
         self.waiting = []  # of them, not answered yet
+        self.jobs = []  # RunJobs not answered yet
 
     def close(self):
-        for inbox in (self.inbox, self.tts, self.io, self.vendors):
+        for inbox in (self.inbox, self.io, self.vendors, *self.boxes, *self.workers):
             inbox.close()
 
-    def tell(self, kind, *fields, generation=LIVE):
+    def tell(self, kind, *fields, generation=LIVE, **more):
         """One event, and one turn of the loop."""
-        self.to_reply.put(kind(0, generation, *fields))
+        self.to_reply.put(kind(0, generation, *fields, **more))
         self.step()
 
     def step(self):
         self.inbox.wake()
         self.stage.step()
-        new = list(self.tts.events())
-        self.asked += new
-        self.waiting += new
+        for box, told in zip(self.boxes, self.told, strict=True):
+            for order in box.events():
+                told.append(order)
+                if isinstance(order, CancelSpeech):
+                    self.waiting = [
+                        one
+                        for one in self.waiting
+                        if one.epoch > order.epoch or not any(one is mine for mine in told)
+                    ]
+                else:
+                    self.asked.append(order)
+                    self.waiting.append(order)
+        for box in self.workers:
+            self.jobs += box.events()
 
     def open(self):
         self.tell(CallOpened, "CA1", {})
@@ -113,9 +133,10 @@ class Rig:
             ended = isinstance(order, EndOfSpeech)
             self.spoken(order.epoch, order.clause, tail if ended else frames, ended=ended)
 
-    def spoken(self, epoch, clause, frames, ended=False, reason=""):
+    def spoken(self, epoch, clause, frames, ended=False, reason="", **more):
         audio = b"".join(next(self.numbers).to_bytes(4, "big") * 40 for _ in range(frames))
-        self.tell(Spoken, epoch, clause, audio, 20 * frames, ended, self.clock.now, reason)
+        fields = (epoch, clause, audio, 20 * frames, ended, self.clock.now, reason)
+        self.tell(Spoken, *fields, **more)
 
     def played(self, most=1000):
         """The pacer's part: (number, epoch, clause, flags) of each frame; number -1: no audio."""

@@ -181,7 +181,7 @@ def test_words_that_overtake_the_news_of_the_floor_are_answered_all_the_same(rig
     rig.tell(FloorTaken, 1, rig.clock.now)
     rig.voice()
     assert [flags for *_, flags in rig.played()][-1] == END_OF_REPLY
-    assert rig.stage.turns == 1
+    assert rig.stage.stats.turns == 1
 
 
 def test_old_news_of_the_floor_take_nothing(rig):
@@ -277,11 +277,10 @@ class AnyTalk(RuleBasedStateMachine):
             return
         for line in self.rig.stage._lines.values():
             assert 0 <= line.with_voice <= AHEAD_CLAUSES
-            waiting = sum(len(piece.audio) - piece.at for piece in line.pieces)
+            waiting = sum(len(one.audio) - one.at for one in line.queue)
             assert line.buffered == waiting
             assert waiting < AHEAD_BYTES + 3 * 300 * FRAME
-            assert all(piece.epoch == self.epoch for piece in line.pieces)
-            assert all(order.epoch == self.epoch for order in line.orders)
+            assert all(one.epoch == self.epoch for one in line.queue)
 
     def teardown(self):
         """Left alone, every answer comes to its end."""
@@ -290,7 +289,7 @@ class AnyTalk(RuleBasedStateMachine):
             self.rig.played()
             self.rig.step()
         assert self.rig.call.busy.at == 0
-        assert not any(line.pieces or line.orders for line in self.rig.stage._lines.values())
+        assert not any(line.queue or line.owed for line in self.rig.stage._lines.values())
         self.rig.close()
 
 

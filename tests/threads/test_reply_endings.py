@@ -6,17 +6,23 @@ from reply_rig import APOLOGY_FRAMES, LIVE, MS, Rig
 from threadline.dialog.brain import RemoteBrain
 from threadline.observe.turns import STAGES
 from threadline.threads.calls import END_OF_REPLY, FRAME
-from threadline.threads.messages import AskModel, CancelModel, ModelDelta, ModelDone, ModelFailed
 from threadline.threads.line import AHEAD_BYTES
 from threadline.threads.messages import (
+    AskModel,
     CallClosed,
+    CancelModel,
     FirstFrame,
     FloorTaken,
     MarkReturned,
+    ModelDelta,
+    ModelDone,
+    ModelFailed,
+    PlaybackCut,
     Speak,
     StageFailed,
 )
 from threadline.threads.reply import HANG_UP_CAP_NS, end_mark
+from threadline.threads.turn_log import SETTLE_NS
 
 SECOND = 1000 * MS
 
@@ -223,7 +229,7 @@ class Log:
 @pytest.fixture
 def turns(rig, monkeypatch):
     log = Log()
-    monkeypatch.setattr("threadline.threads.reply.log", log)
+    monkeypatch.setattr("threadline.threads.turn_log.log", log)
     return log.turns
 
 
@@ -249,10 +255,10 @@ def test_a_turn_is_written_down_with_stages_that_add_up(rig, turns):
     assert sum(stages.values()) == pytest.approx(total, abs=0.3)
     assert (stages["endpoint"], stages["speak"], stages["pace"]) == (400, 30, 50)
     for name in STAGES:
-        assert rig.stage.stages[name].snapshot().count == 1
-        assert rig.stage.stages[name].sum == stages[name]
-    assert rig.stage.response.snapshot().count == 1
-    assert rig.stage.response.sum == sum(stages.values())
+        assert rig.stage.stats.stages[name].snapshot().count == 1
+        assert rig.stage.stats.stages[name].sum == stages[name]
+    assert rig.stage.stats.response.snapshot().count == 1
+    assert rig.stage.stats.response.sum == sum(stages.values())
 
 
 def test_a_turn_is_written_down_once_and_the_next_one_on_its_own(rig, turns):
@@ -263,8 +269,8 @@ def test_a_turn_is_written_down_once_and_the_next_one_on_its_own(rig, turns):
     rig.voice()
     rig.tell(CallClosed, "the caller hung up")
     assert [(turn["turn"], turn["heard"]) for turn in turns] == [(1, "one"), (2, "two")]
-    assert rig.stage.turns == 2
-    assert rig.stage.interrupted == 0
+    assert rig.stage.stats.turns == 2
+    assert rig.stage.stats.interrupted == 0
 
 
 @pytest.mark.parametrize("handed_over", [False, True])
@@ -274,9 +280,26 @@ def test_an_answer_that_was_spoken_over_is_written_down_as_such(rig, turns, hand
         rig.voice()
         rig.played(1)
     rig.take_floor(2)
+    assert rig.stage.stats.interrupted == 1
+    assert turns == []  # how much was heard is not known yet
+    rig.tell(PlaybackCut, 1, 2 * handed_over, 40)
     (turn,) = turns
     assert turn["interrupted"]
-    assert rig.stage.interrupted == 1
+    assert turn["said"] == "You said one."
+    assert (turn["played"], turn["unplayed"]) == (
+        ("You said", "one.") if handed_over else ("", "You said one.")
+    )
+
+
+def test_a_cut_that_is_never_told_delays_the_record_only_so_long(rig, turns):
+    rig.turn("one", epoch=1)
+    rig.take_floor(2)
+    rig.clock.now += SETTLE_NS - 10 * MS
+    rig.step()
+    assert turns == []
+    rig.clock.now += 10 * MS
+    rig.step()
+    assert [turn["interrupted"] for turn in turns] == [True]
 
 
 def test_a_first_frame_that_comes_after_its_answer_was_cut_counts_for_nothing(rig, turns):
@@ -300,7 +323,7 @@ def remote(make):
 
 
 def asked(rig):
-    return list(rig.vendors.events())
+    return [event for event in rig.vendors.events() if isinstance(event, AskModel | CancelModel)]
 
 
 def test_a_model_is_asked_and_its_words_are_spoken_as_they_come(remote):

@@ -9,7 +9,7 @@ from threadline.audio import mulaw
 from threadline.audio.stream import Resampler
 from threadline.errors import ModelError
 from threadline.threads.calls import FRAME, Call
-from threadline.threads.messages import EndOfSpeech, Speak
+from threadline.threads.messages import CancelSpeech, EndOfSpeech, Speak
 from threadline.threads.tts import APOLOGY, TtsStage
 from threadline.threads.wake import Inbox
 
@@ -284,3 +284,37 @@ def test_the_first_clauses_and_an_apology_are_there_before_the_first_call(make):
     assert rig.begun == [APOLOGY, "Hello,", "good evening."]
     assert rig.stage.apology == one_stream(hum(APOLOGY))
     assert spoken_anew(rig, "Hello,", "good evening.", "What?") == ["What?"]
+
+
+# -- taken back ------------------------------------------------------------------------------------
+
+
+def test_what_a_cancel_is_about_is_not_spoken_and_what_follows_begins_anew(make):
+    rig = make(calls=2)
+    rig.speak("Who is it?", slot=1)
+    rig.speak("One moment.", "Let me see.", clause=1)
+    rig.orders.put(CancelSpeech(0, LIVE, 0))
+    rig.speak("I cannot say.", clause=3)
+    rig.end(clause=3)
+    events = [event for event in rig.run() if event.slot == 0]
+    assert rig.voice.spoke == ["Who is it?", "I cannot say."]
+    assert [(event.clause, event.ended) for event in events] == [(3, False), (3, True)]
+    assert joined(events) == one_stream(hum("I cannot say."))
+    assert rig.stage.spared == 2
+
+
+def test_a_cancel_drops_the_tail_of_what_was_spoken(rig):
+    rig.speak("One moment.", clause=1)
+    rig.run()
+    rig.orders.put(CancelSpeech(0, LIVE, 0))
+    rig.speak("I cannot say.", clause=2)
+    rig.end(clause=2)
+    assert joined(rig.run()) == one_stream(hum("I cannot say."))
+
+
+def test_a_cancel_of_an_older_epoch_or_caller_cancels_nothing_newer(rig):
+    rig.calls[0].epoch.at = 1
+    rig.speak("One moment.", epoch=1)
+    rig.orders.put(CancelSpeech(0, LIVE, 0))
+    rig.orders.put(CancelSpeech(0, LIVE - 2, 9))
+    assert [event.clause for event in rig.run()] == [1]
