@@ -66,6 +66,7 @@ class Pacer:
         self._ticks = 0
         # Reports: written here, read by watch.
         self.beat = 0
+        self.awake = 0  # as Inbox.awake
         self.lateness = Histogram(LATENESS_MS)
         self.frames = 0
         self.underruns = 0  # times an answer ran dry
@@ -85,7 +86,9 @@ class Pacer:
 
     def step(self) -> None:
         """Sleep until the next sub-tick, then release what is due."""
+        self.awake = 0
         (expired,) = _EXPIRIES.unpack(os.read(self._timer, 8))
+        self.awake = time.monotonic_ns()
         self.advance(expired)
 
     def advance(self, expired: int) -> None:

@@ -26,9 +26,10 @@ from ..observe.prometheus import Sample
 from . import logs
 from .calls import Call
 from .messages import Drain, StageFailed
+from .stalls import LIMIT_MS
+from .stalls import Stage as Watched
 from .wake import Inbox, Outbox
 from .watch import Collector, Watch
-from .watch import Stage as Watched
 
 log = logs.logger("supervisor")
 
@@ -71,12 +72,21 @@ class Stage(Protocol):
 
 
 class Running:
-    """One stage on its thread."""
+    """One stage on its thread. `awake` and `limit_ms` as in `stalls.Stage`."""
 
-    def __init__(self, stage: Stage, wake: Callable[[], None], failed: Outbox[object]) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        wake: Callable[[], None],
+        failed: Outbox[object],
+        awake: Callable[[int], int] = lambda now: 0,
+        limit_ms: float = LIMIT_MS,
+    ) -> None:
         self.stage = stage
         self.wake = wake
         self.defects = 0
+        self._awake = awake
+        self._limit_ms = limit_ms
         self._failed = failed
         self._stopping = False
         self._begun = threading.Event()
@@ -96,7 +106,14 @@ class Running:
 
     def watched(self) -> Watched:
         """What the watch thread needs of it."""
-        return Watched(self.stage.name, self.thread, lambda: self.stage.beat, self.wake)
+        return Watched(
+            name=self.stage.name,
+            thread=self.thread,
+            beat=lambda: self.stage.beat,
+            wake=self.wake,
+            awake=self._awake,
+            limit_ms=self._limit_ms,
+        )
 
     def stop(self) -> bool:
         """Ask the stage to end and wait for it. False when it did not within its bound."""

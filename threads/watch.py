@@ -1,6 +1,6 @@
-"""Thread `watch`: looks once a second at how the others do, and writes the metrics page.
+"""Thread `watch`: looks at how the others do, and writes the metrics page.
 
-    wakes on     one second gone by
+    wakes on     one second gone by; fifty times in it, to see short stalls (stalls.py)
     alone owns   the garbage collector's policy; the process's own metrics
     reads        each stage's beat; whether the GIL is on; every source of samples
     writes       the metrics page, one reference store; a log record for what is wrong
@@ -17,42 +17,24 @@ by more than leaking cycles could be left to.
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import os
-import select
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 from ..observe.histogram import LATENESS_MS, Histogram
 from ..observe.prometheus import Sample, render
 from . import logs
+from .stalls import LOOK_SECONDS, Stage, Stalls, stacks
 from .wake import Inbox
 
 PERIOD = 1.0
-"""Seconds between two looks."""
+"""Seconds between two full looks."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _log = logs.logger("watch")
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One thread to watch.
-
-    `beat` counts the turns of its loop and does not wrap, or a stage of 256 turns a second would
-    seem to stand still. `wake` makes the loop turn even when there is nothing to do.
-    """
-
-    name: str
-    thread: threading.Thread
-    beat: Callable[[], int]
-    wake: Callable[[], None]
 
 
 class Watch:
@@ -64,6 +46,7 @@ class Watch:
         collector: the garbage collector's policy.
         gil_sample: told whether the GIL is on and the time (time.monotonic, s); what it
             returns, unless None, goes to `gil_changed`.
+        state: what else the report of a stall should say.
     """
 
     def __init__(
@@ -73,6 +56,7 @@ class Watch:
         collector: Collector,
         gil_sample: Callable[[bool, float], object | None],
         gil_changed: Callable[[object], None],
+        state: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
         self.page = b""
         """The metrics page as of the last look. Any thread may read the attribute."""
@@ -84,13 +68,18 @@ class Watch:
         self._inbox = Inbox("watch")
         self._stopping = False
         self._process = read_process()
-        _stacks()  # the signal handler must be there before the first stall
+        self._stalls = Stalls(stages, state)
 
     def run(self) -> None:
-        """Look once a second until `stop`."""
+        """Look until `stop`."""
+        due = time.monotonic()
         while not self._stopping:
-            self.look(time.monotonic())
-            self._inbox.wait(PERIOD)
+            now = time.monotonic()
+            if now >= due:
+                self.look(now)
+                due = now + PERIOD
+            self._stalls.look(time.monotonic_ns())
+            self._inbox.wait(LOOK_SECONDS)
 
     def stop(self) -> None:
         """Any thread: `run` returns soon."""
@@ -104,6 +93,7 @@ class Watch:
     def look(self, now: float) -> None:
         """One turn of the loop. `now` is time.monotonic, in seconds."""
         self._heart.look(now)
+        self._stalls.settle()
         change = self._gil_sample(sys._is_gil_enabled(), now)
         if change is not None:
             self._gil_changed(change)
@@ -124,6 +114,7 @@ class Watch:
         text = "Log records lost because a thread logged faster than stderr took them."
         yield Sample("threadline_log_dropped_total", text, "counter", {}, logs.dropped())
         yield from self._heart.samples()
+        yield from self._stalls.samples()
         yield from self._collector.samples()
 
 
@@ -157,7 +148,7 @@ class _Heartbeats:
         if not stage.thread.is_alive():
             _log.error("stage is gone", stage=stage.name)
             return
-        _log.warning("stage is stalled", stage=stage.name, stack=_stacks().of(stage.thread))
+        _log.warning("stage is stalled", stage=stage.name, stack=stacks().of(stage.thread))
 
     def _goes_on(self, i: int, now: float) -> None:
         since = self._stalled_since[i]
@@ -174,46 +165,6 @@ class _Heartbeats:
             yield Sample("threadline_stage_stalled", text, "gauge", labels, stalled)
             text = "How often that began."
             yield Sample("threadline_stage_stalls_total", text, "counter", labels, self._stalls[i])
-
-
-class _Stacks:
-    """The stack of one other thread, without stopping the world.
-
-    faulthandler's handler runs in C on the thread that gets the signal, even in the middle of a
-    long C call, and writes its own stack only.
-    """
-
-    SIGNAL = signal.SIGRTMIN  # no use of it is known; the default action would end the process
-    WAIT_MS = 100  # for the first bytes, and for more after them
-
-    def __init__(self) -> None:
-        self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._ready = select.poll()
-        self._ready.register(self._read, select.POLLIN)
-        faulthandler.register(self.SIGNAL, file=self._write, all_threads=False, chain=False)
-
-    def of(self, thread: threading.Thread) -> str:
-        """As text, most recent call first. Empty when the thread does not answer in time."""
-        if thread.ident is None:
-            return ""
-        self._drain(0)  # a late answer to an earlier question
-        try:
-            signal.pthread_kill(thread.ident, self.SIGNAL)
-        except ProcessLookupError:
-            return ""
-        return self._drain(self.WAIT_MS)
-
-    def _drain(self, wait_ms: int) -> str:
-        text = b""
-        while self._ready.poll(wait_ms):
-            text += os.read(self._read, 65_536)
-        return text.decode("utf-8", "backslashreplace").rstrip()
-
-
-@cache
-def _stacks() -> _Stacks:
-    """Made once: a signal may still be on its way when its handler would be taken back."""
-    return _Stacks()
 
 
 class Collector:

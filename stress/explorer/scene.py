@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from threadline.config import Pacer, Vad
+from threadline.config import Endpoint, Pacer, Talk, Vad
 
 from .beside import Code
 from .world import World, demand
@@ -86,17 +86,16 @@ class Scene:
         vad = self.code.stage("vad")
         silero = SimpleNamespace(reset=lambda slot: None)
         to_asr = SimpleNamespace(put=lambda _: None)
+        to_reply = self.to_reply("vad")
         stage = vad.VadStage(
-            [self.call], Vad(), silero, self.vad_box, to_asr, self.to_reply("vad"), wake_io
+            [self.call], Vad(), Endpoint(), silero, self.vad_box, to_asr, to_reply, wake_io, False
         )
         stage._ears[0].generation = self.call.generation.at
         return stage
 
     def hear(self, stage: Any, event: object) -> None:
         """What vad does about one event; the windows themselves are not what is looked at."""
-        ear = stage._ears[0]
-        stage._act(ear, event, b"")
-        ear.tentative.clear()
+        stage._act(stage._ears[0], event)
 
     def pacer(self, wake_io: Callable[[], None]) -> Any:
         pacer = self.code.stage("pacer")
@@ -131,7 +130,9 @@ class Scene:
                     super()._take(voiced.pop(0))
 
         voiced: list[Any] = []
-        return Stage([self.call], brain, self.reply_box, Voice, Voice, None, bytes)
+        talk = Talk(nudge_seconds=0.0)
+        chain = [("voice", Voice)]
+        return Stage([self.call], brain, talk, self.reply_box, Voice, chain, None, None, bytes)
 
     def say(self, epoch: int, numbers: range, generation: int = 1) -> None:
         """reply's part: frames that say what they are."""
@@ -163,6 +164,7 @@ class Scene:
         io._free = io_calls.deque([self.call])
         io.lateness = SimpleNamespace(observe=lambda _: None)
         io.limit, io.draining = 1, False
+        io.strained, io.siblings = "", None
         io.beat = io.frames = io.stale = io.clears = io.opened = io.refused = 0
         io._on_leg = None
         return io

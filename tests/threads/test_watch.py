@@ -7,8 +7,9 @@ from helpers import DEADLINE, Worker, until
 from prometheus_client.parser import text_string_to_metric_families
 
 from threadline.observe.prometheus import Sample
-from threadline.threads import watch
-from threadline.threads.watch import PERIOD, Collector, Process, Stage, Watch, read_process
+from threadline.threads import stalls, watch
+from threadline.threads.stalls import Stage
+from threadline.threads.watch import PERIOD, Collector, Process, Watch, read_process
 
 
 class Records:
@@ -169,14 +170,14 @@ def test_a_thread_inside_a_long_c_call_still_shows_its_stack():
 
     worker = Worker(long_c_call, "sorter")
     assert begun.wait(DEADLINE)
-    assert "long_c_call" in watch._stacks().of(worker.thread)
+    assert "long_c_call" in stalls.stacks().of(worker.thread)
     assert worker.join() == 1_000_000
 
 
 def test_a_thread_that_is_gone_has_no_stack():
     worker = Worker(lambda: None)
     worker.join()
-    assert watch._stacks().of(worker.thread) == ""
+    assert stalls.stacks().of(worker.thread) == ""
 
 
 # -- the GIL -----------------------------------------------------------------------------------
