@@ -31,7 +31,7 @@ fmt:
     ruff check --fix
     ruff format
 
-# Measure: ring, asr, speech, endpoint, turns or pacing.
+# Measure: ring, asr, speech, endpoint, turns, cascade or pacing.
 bench NAME *ARGS:
     @shift && python -m "stress.bench.{{ NAME }}" "$@"
 
@@ -85,6 +85,15 @@ tsan *ARGS:
 compare *ARGS:
     @gil=$(./justw --gil python -c 'import sys; print(sys.executable)') && \
         python -m stress.compare --gil-python "$gil" "$@"
+
+# How many calls one core carries through the cloud cascade, on both builds; writes docs/capacity.md.
+capacity *ARGS:
+    @gil=$(./justw --gil python -c 'import sys; print(sys.executable)') && \
+        python -m stress.capacity --gil-python "$gil" "$@"
+
+# Replace every server behind a balancer (Debian's haproxy) while calls go on: none is dropped.
+rolling *ARGS:
+    @python -m stress.rolling "$@"
 
 # Python, with the packages on its path.
 [private]

@@ -35,6 +35,7 @@ from threadline.cli_serve import add_parser, settings
 from threadline.config import Asr, Config, Vad
 from threadline.config import Server as ServerConfig
 from threadline.dialog.brain import Answer
+from threadline.listening.agreement import Word
 from threadline.threads import gil, logs, server
 from threadline.threads.calls import FRAME
 from threadline.threads.child_server import ChildServer, child_server
@@ -56,8 +57,8 @@ _SILENCE = mulaw.SILENCE_BYTE * FRAME
 _MODEL_RATE = 16_000
 
 VAD = Vad(
-    onset_ms=32, min_speech_ms=32, interrupt_ms=32, resume_ms=32, probe_ms=32, hangover_ms=64,
-    preroll_ms=32, batch_ms=1,
+    onset_ms=32, min_speech_ms=32, interrupt_ms=32, grace_ms=32, resume_ms=32, probe_ms=32,
+    hangover_ms=64, preroll_ms=32, batch_ms=1,
 )  # fmt: skip
 """A caller's burst of 300 ms is a whole turn, and an interruption."""
 
@@ -79,6 +80,7 @@ class Loudness:
 @dataclass(frozen=True)
 class Heard:
     text: str
+    words: tuple[Word, ...] = ()  # their times are nobody's business here
 
 
 class ByEar:
@@ -87,6 +89,8 @@ class ByEar:
     def decode(self, audio: NDArray[np.float32], /) -> Heard:
         spectrum = np.abs(np.fft.rfft(audio, _MODEL_RATE))  # bins of 1 Hz
         return Heard(str(round((int(spectrum.argmax()) - LOWEST_HZ) / STEP_HZ)))
+
+    decode_words = decode
 
 
 @dataclass

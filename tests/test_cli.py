@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from threadline import cli
+from threadline.config_sources import WELL_KNOWN
 from threadline.errors import Exit
 
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the person who runs the tests."""
-    for name in ("THREADLINE_CONFIG", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
+    for name in ("THREADLINE_CONFIG", *WELL_KNOWN):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -35,12 +36,17 @@ def fails(capsys: pytest.CaptureFixture[str], argv: list[str], code: Exit) -> st
         (["--port", "http"], "port .*http.* an integer from 0 to 65535"),
         (["--port", "70000"], "port .*70000"),
         (["--gil", "off"], "gil .*one of isolate, refuse, accept, force"),
-        (["--brain", "parrot"], "llm.brain .*one of scripted, openai"),
+        (["--llm", "parrot"], "llm.chain names 'parrot': choose from openai.*, scripted"),
+        (["--stt", "deepgran"], "stt.chain names 'deepgran': the nearest is deepgram"),
         (["--set", "vad.hangover_mss=5"], "nearest is vad.hangover_ms"),
         (["--set", "vad.hangover_ms"], "has no value: write --set vad.hangover_ms=VALUE"),
         (["--set", "vad.probe_ms=900"], "vad.probe_ms is 900 .*vad.hangover_ms"),
         (["--config", "/nonexistent.toml"], "/nonexistent.toml"),
-        (["--brain", "openai"], "no key: set OPENAI_API_KEY"),
+        (["--llm", "openai"], "no key: set OPENAI_API_KEY"),
+        (["--stt", "deepgram,whisper"], "no key: set DEEPGRAM_API_KEY"),
+        (["--tts", "piper,cartesia"], "no key: set CARTESIA_API_KEY"),
+        (["app:agent"], "An app needs a model .*: set OPENAI_API_KEY, or OPENAI_BASE_URL"),
+        (["app:agent", "--llm", "openai"], "no key: set OPENAI_API_KEY"),
         (["--set", "tts.voice=parrot"], "no model 'parrot': choose from"),
         (["--set", "tts.voice=whisper-base"], "whisper-base is no voice"),
         (["--set", "asr.model=piper-joe"], "piper-joe is no recogniser"),
@@ -50,6 +56,47 @@ def test_a_setting_that_cannot_be_used(
     models: object, capsys: pytest.CaptureFixture[str], argv: list[str], words: str
 ) -> None:
     assert re.search(words, fails(capsys, ["serve", *argv], Exit.USAGE))
+
+
+@pytest.mark.parametrize(
+    ("app", "words"),
+    [
+        ("no_such_app:agent", "no module 'no_such_app'"),
+        ("no_such_app.py:agent", "There is no file no_such_app.py"),
+        ("threadline.errors:Exit", "is of type EnumType, not an Agent"),
+        ("nonsense", "names no agent: write MODULE:NAME"),
+    ],
+)
+def test_an_app_that_is_none(
+    models: object,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    app: str,
+    words: str,
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    assert re.search(words, fails(capsys, ["serve", "--port", "0", app], Exit.USAGE))
+
+
+def test_a_demo_of_an_app_needs_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    argv = ["demo", "--app", "examples.bare:agent", "--out", str(tmp_path / "out")]
+    sentence = fails(capsys, argv, Exit.USAGE)
+    assert re.search("An app needs a model .*: set OPENAI_API_KEY, or OPENAI_BASE_URL", sentence)
+    assert not (tmp_path / "out").exists(), "nothing was begun"
+
+
+@pytest.mark.parametrize("command", ["serve", "doctor"])
+def test_the_help_says_which_vendors_have_their_keys(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("DEEPGRAM_API_KEY", "secret-key")
+    monkeypatch.setenv("CARTESIA_URL", "ws://127.0.0.1:5")
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    out = capsys.readouterr().out
+    assert re.search(r"--stt deepgram\[:MODEL\] +DEEPGRAM_API_KEY is set; wss://api", out)
+    assert re.search(r"--tts cartesia\[:VOICE\] +CARTESIA_API_KEY is not set; ws://127.*:5 ", out)
+    assert "secret-key" not in out
 
 
 def test_a_variable_that_is_no_setting(

@@ -9,16 +9,16 @@ from rich.console import Console
 from threadline import cli_doctor
 from threadline.cli_doctor import (
     Finding,
-    check_brain,
     check_clock,
     check_config,
     check_interpreter,
     check_models,
     check_modules,
+    check_vendors,
     examine,
     show,
 )
-from threadline.config import Config, Llm, Tts
+from threadline.config import Config, Deepgram, Endpoint, Llm, Stt, Tts
 from threadline.models.store import ModelStore
 from threadline.threads import gil
 from threadline.threads.gil import Audited, Facts
@@ -127,6 +127,17 @@ def test_a_model_that_is_absent_or_damaged_is_a_trouble(tmp_path):
     assert {found[name].standing for name in store.table} == {"trouble"}
 
 
+def test_a_model_that_no_chain_names_is_only_a_note(tmp_path):
+    config = Config(
+        stt=Stt(chain=("deepgram",)), tts=Tts(chain=("cartesia",)), endpoint=Endpoint("silence")
+    )
+    found = standings(check_models(ModelStore(tmp_path), config))
+    assert found.pop("folder") == "fine"
+    assert found.pop("silero-vad") == "trouble"
+    assert found.pop("espeak-ng") in ("fine", "note")
+    assert set(found.values()) == {"note"}
+
+
 def test_a_model_nobody_asked_for_is_only_a_note(tmp_path):
     findings = check_models(ModelStore(tmp_path), Config(tts=Tts(voice="no-such-voice")))
     found = {finding.name: finding for finding in findings}
@@ -163,15 +174,29 @@ def test_a_wrong_configuration_is_a_finding_and_the_rest_is_still_examined(tmp_p
     ("llm", "standing"),
     [
         (Llm(), "fine"),
-        (Llm(brain="openai"), "trouble"),
-        (Llm(brain="openai", api_key="secret-key"), "fine"),
-        (Llm(brain="openai", base_url="http://127.0.0.1:1/v1"), "fine"),
+        (Llm(chain=("openai", "scripted")), "trouble"),
+        (Llm(chain=("openai:x",), api_key="secret-key"), "fine"),
+        (Llm(chain=("openai",), base_url="http://127.0.0.1:1/v1"), "fine"),
     ],
 )
-def test_a_brain_that_could_not_answer_is_a_trouble(llm, standing):
-    finding = check_brain(Config(llm=llm))
-    assert finding.standing == standing
-    assert "secret-key" not in finding.found + finding.remedy
+def test_a_vendor_that_could_not_answer_is_a_trouble(llm, standing):
+    findings = check_vendors(Config(llm=llm))
+    found = {finding.name: finding for finding in findings}
+    assert found["llm openai"].standing == standing
+    assert ("OPENAI_API_KEY" in found["llm openai"].remedy) == (standing == "trouble")
+    assert not any("secret-key" in finding.found + finding.remedy for finding in findings)
+
+
+def test_every_vendor_is_listed_with_what_it_has():
+    config = Config(stt=Stt(chain=("deepgram",)), deepgram=Deepgram(api_key="k", url="ws://h:1"))
+    found = {finding.name: finding.found for finding in check_vendors(config)}
+    assert list(found) == [
+        "stt deepgram", "stt whisper", "llm openai", "llm scripted", "tts cartesia", "tts piper",
+    ]  # fmt: skip
+    assert found["stt deepgram"] == "DEEPGRAM_API_KEY is set; ws://h:1 (DEEPGRAM_URL)"
+    assert found["stt whisper"] == "not used; on this machine, needs no key"
+    assert found["tts cartesia"].startswith("not used; CARTESIA_API_KEY is not set; wss://")
+    assert found["tts piper"] == "on this machine, needs no key"
 
 
 def drawn(findings, width=80, encoding="utf-8"):
@@ -233,7 +258,7 @@ def machine(monkeypatch, tmp_path):
 @pytest.mark.usefixtures("machine")
 def test_everything_is_looked_at():
     topics = list(dict.fromkeys(finding.topic for finding in examine()))
-    assert topics == ["Interpreter", "Modules", "Clock", "Models", "Service"]
+    assert topics == ["Interpreter", "Modules", "Clock", "Models", "Vendors", "Service"]
 
 
 def parse(*flags):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from threadline.chains import CHAINS
 from threadline.config import Config
 from threadline.config_sources import (
     MULTIPLES,
@@ -88,13 +90,15 @@ def test_every_setting_can_be_set_from_every_source(toml) -> None:
     for setting in describe():
         value = other_value(setting)
         section, _, key = setting.name.rpartition(".")
-        text = f'"{value}"' if setting.kind is str else str(value).lower()
+        plain = ", ".join(value) if setting.kind is tuple else str(value)
+        quoted = setting.kind is str or setting.kind is tuple
+        text = f'"{plain}"' if quoted else plain.lower()
         file = toml((f"[{section}]\n" if section else "") + f"{key} = {text}\n")
         for config in (
             load(file, {}, {}),
-            load(None, {setting.variable: str(value)}, {}),
+            load(None, {setting.variable: plain}, {}),
             load(None, {}, {setting.name: value}),
-            load(None, {}, {setting.name: str(value)}),
+            load(None, {}, {setting.name: plain}),
         ):
             found = getattr(getattr(config, section) if section else config, key)
             assert found == value != setting.default, setting.name
@@ -102,6 +106,10 @@ def test_every_setting_can_be_set_from_every_source(toml) -> None:
 
 
 def other_value(setting: Setting) -> object:
+    if setting.kind is tuple:
+        both = tuple(vendor.name for vendor in CHAINS[setting.name])
+        assert both != setting.default
+        return both
     if setting.choices:
         return next(choice for choice in setting.choices if choice != setting.default)
     if setting.kind is bool:
@@ -135,6 +143,92 @@ def test_variables_that_are_no_settings_but_are_no_mistakes_either() -> None:
         "THREADLINE_SERVICE_PORT_HTTP": "80",
     }
     assert load(None, environ, {}) == Config()
+
+
+# Chains of vendors
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'llm = ["openai:a", "openai:b", "scripted"]',
+        'llm = "openai:a, openai:b,scripted"',
+        'llm.chain = ["openai:a", "openai:b", "scripted"]',
+        '[llm]\nchain = ["openai:a", "openai:b", "scripted"]',
+        '[llm]\nchain = "openai:a, openai:b, scripted"',
+    ],
+)
+def test_a_chain_can_be_written_in_several_ways(toml, text: str) -> None:
+    assert load(toml(text), {}, {}).llm.chain == ("openai:a", "openai:b", "scripted")
+
+
+def test_a_chain_comes_from_every_source_as_one_text(toml) -> None:
+    file = toml('stt = ["deepgram"]\n')
+    assert load(file, {}, {}).stt.chain == ("deepgram",)
+    environ = {"THREADLINE_STT_CHAIN": "deepgram, whisper"}
+    assert load(file, environ, {}).stt.chain == ("deepgram", "whisper")
+    assert load(file, environ, {"stt.chain": "whisper"}).stt.chain == ("whisper",)
+
+
+def test_an_entry_names_the_model_or_the_voice_of_its_section() -> None:
+    flags = {
+        "stt.chain": "deepgram:nova-2,whisper:whisper-base",
+        "llm.chain": "openai:ft:gpt:x,openai",
+        "tts.chain": "cartesia:a-voice,piper",
+        "deepgram.model": "another",
+    }
+    config = load(None, {}, flags)
+    assert config.deepgram.model == "nova-2"
+    assert config.asr.model == "whisper-base"
+    assert config.cartesia.voice == "a-voice"
+    assert config.tts.voice == Config().tts.voice
+    assert config.llm.model == Config().llm.model, "each entry of openai has its own"
+    assert config.llm.chain == ("openai:ft:gpt:x", "openai")
+
+
+@pytest.mark.parametrize(
+    ("name", "chain", "said"),
+    [
+        ("llm", "opnai", "names 'opnai': the nearest is openai."),
+        ("llm", "zzz", "names 'zzz': choose from openai[:MODEL], scripted."),
+        ("tts", "cartesia,piper,cartesia", "names 'cartesia' twice: leave one out."),
+        ("stt", "deepgram:a,deepgram:b", "names deepgram twice: leave one out."),
+        ("llm", "openai:a,openai:b,openai:a", "names 'openai:a' twice: leave one out."),
+        ("llm", "scripted,openai", "names openai after scripted, which always answers: "
+                                   "put scripted last."),
+        ("llm", "scripted:x", "names 'scripted:x': write scripted."),
+        ("tts", "cartesia:", "names 'cartesia:': write cartesia[:VOICE]."),
+        ("stt", " , ", "is empty: give at least one of deepgram[:MODEL], whisper[:MODEL]."),
+        ("stt", "", "is empty: give at least one of deepgram[:MODEL], whisper[:MODEL]."),
+    ],
+)  # fmt: skip
+def test_a_chain_that_cannot_be_used(toml, name: str, chain: str, said: str) -> None:
+    assert refusal(flags={f"{name}.chain": chain}) == f"The flag {name}.chain {said}"
+    file = toml(f'{name} = "{chain}"')
+    assert refusal(file) == f"{file}:{name} {said}"
+
+
+@pytest.mark.parametrize("text", ["llm = [1]", "llm = [[]]", "[llm]\nchain = 5", "[[llm]]\nx = 1"])
+def test_a_chain_is_made_of_texts(toml, text: str) -> None:
+    assert "give a list of openai[:MODEL], scripted." in refusal(toml(text))
+
+
+def test_an_address_that_has_a_default_cannot_be_taken_away() -> None:
+    assert "starts with wss:// or ws://" in refusal(flags={"deepgram.url": ""})
+    assert load(None, {}, {"llm.base_url": ""}).llm.base_url == ""
+
+
+def test_the_vendors_own_variables() -> None:
+    environ = {
+        "DEEPGRAM_API_KEY": "d", "DEEPGRAM_URL": "ws://127.0.0.1:1", "OPENAI_API_KEY": "o",
+        "OPENAI_BASE_URL": "http://127.0.0.1:2/v1", "CARTESIA_API_KEY": "c",
+        "CARTESIA_URL": "ws://127.0.0.1:3",
+    }  # fmt: skip
+    config = load(None, environ, {})
+    assert (config.deepgram.api_key, config.deepgram.url) == ("d", "ws://127.0.0.1:1")
+    assert (config.llm.api_key, config.llm.base_url) == ("o", "http://127.0.0.1:2/v1")
+    assert (config.cartesia.api_key, config.cartesia.url) == ("c", "ws://127.0.0.1:3")
+    assert set(WELL_KNOWN) == set(environ)
 
 
 # What is wrong, where, and what to give instead
@@ -190,7 +284,7 @@ def test_a_value_that_cannot_be_used(toml, text: str, said: str) -> None:
         ("[pacer]\nzzzzzzzz = 1", "there are pacer.prebuffer_ms, pacer.subticks"),
         ("zzzzzzzz = 1", "there are gil, models"),
         ("[zzzzzzzz.q]\nx = 1", "there are gil, models"),
-        ("[server]\nthreads = 1", "there are asr.threads, tts.threads"),
+        ("[server]\nthreads = 1", "there are endpoint.threads, asr.threads, tts.threads"),
     ],
 )
 def test_a_key_that_does_not_exist(toml, text: str, nearest: str) -> None:
@@ -290,6 +384,14 @@ def test_values_no_parser_can_hold(toml, value: str) -> None:
     assert "threadline.toml" in refusal(toml(f"models = {value}\n"))
 
 
+def test_the_file_in_the_readme_can_be_used(toml) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (text,) = re.findall(r"```toml\n(.*?)```", readme, re.DOTALL)
+    config = load(toml(text), {}, {})
+    assert config.stt.chain == ("deepgram", "whisper")
+    assert config.llm.chain[-1] == "scripted"
+
+
 def test_an_empty_file_is_fine(toml) -> None:
     assert load(toml(""), {}, {}) == Config()
     assert load(toml("[server]\r\n[vad]\r\n"), {}, {}) == Config()
@@ -347,7 +449,18 @@ def test_describe_lists_every_field_once_in_the_order_of_config() -> None:
     assert [setting.name for setting in describe()] == expected
     port = SETTINGS["server.port"]
     assert (port.kind, port.default, port.variable) == (int, 8080, "THREADLINE_SERVER_PORT")
-    assert SETTINGS["llm.brain"].choices == ("scripted", "openai")
+    assert SETTINGS["log.format"].choices == ("console", "json")
+    assert SETTINGS["llm.chain"].kind is tuple
+
+
+def test_every_list_is_a_chain_that_its_table_knows() -> None:
+    assert set(CHAINS) == {name for name, s in SETTINGS.items() if s.kind is tuple}
+    for chain, vendors in CHAINS.items():
+        assert {one.partition(":")[0] for one in SETTINGS[chain].default} <= {
+            vendor.name for vendor in vendors
+        }
+        used = {name for v in vendors for name in (v.sets, v.key, v.url) if name}
+        assert used <= set(SETTINGS)
 
 
 def test_a_boolean_takes_true_and_false_only() -> None:

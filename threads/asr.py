@@ -24,6 +24,7 @@ from collections.abc import Iterable, Sequence
 from ..chains import names
 from ..config import Config
 from ..listening.backchannel import Barge, classify
+from ..listening.speech import windows as whole_windows
 from ..observe.prometheus import Sample, counter, gauge
 from ..observe.words import contradicted
 from .asr_process import Recogniser
@@ -47,6 +48,9 @@ from .transcribe import LATE, Answer, Deepgram, Growing, Source, Utterance, Whis
 from .wake import Inbox, Outbox
 
 log = logger("asr")
+
+_NEARLY = 480
+"""Bytes, 60 ms: a word that ends in them was recognised without them."""
 
 VadEvent = Silence | Doubt | TurnOver | Lapse
 
@@ -83,6 +87,7 @@ class AsrStage:
         self._whisper = None if recogniser is None else Whisper(config.asr, config.stt, recogniser)
         self._deepgram = None if to_vendors is None else Deepgram(to_vendors)
         kinds: dict[str, Source | None] = {"whisper": self._whisper, "deepgram": self._deepgram}
+        self._probe = whole_windows(config.vad.probe_ms) * WINDOW
         self._chain = [kind for name in names(config.stt.chain) if (kind := kinds[name])]
         assert self._chain, "somebody has to be in the chain"
         self._speaking = [Utterance(call, 0, 0, ended=True) for call in calls]
@@ -162,6 +167,7 @@ class AsrStage:
             case Silence(windows=windows):
                 said.epoch, said.pause, said.doubt = event.epoch, windows, 0
                 self._want(said, windows, now)
+                self._guess_words(said)
                 self._judge(said)
             case TurnOver(windows=windows):
                 said.epoch, said.over, said.doubt = event.epoch, event, 0
@@ -296,6 +302,16 @@ class AsrStage:
                 self._show(said, said.text, paused=True)
             self._judge_words(said, said.text)
 
+    def _guess_words(self, said: Utterance) -> None:
+        """An interim text that reaches to the end of the speech is most often the whole of it: the
+        model may be asked with it, 60 ms and more before the final text. Once a pause."""
+        spoken = said.pause * WINDOW - self._probe
+        if said.tried == said.pause or said.known == said.pause or said.over is not None:
+            return
+        if said.guess and said.guessed >= spoken - _NEARLY:
+            said.tried = said.pause
+            self._show(said, said.guess, paused=True)
+
     def _overtaken(self, said: Utterance, answer: Answer) -> None:
         """More was said since. Words over a talking agent are news all the same."""
         if said.doubt and answer.text:
@@ -307,6 +323,9 @@ class AsrStage:
             return
         if growing.fixed or self._config.stt.partials:
             self._show(said, growing.text, paused=False)
+        said.guess, said.guessed = growing.text, growing.covered
+        if said.pause:
+            self._guess_words(said)
         if said.doubt:
             self._early_opinion(said, said.doubt, growing.text)
 

@@ -33,6 +33,8 @@ from .connection import STREAM_PATH, Doorway, Leg
 from .logs import logger
 from .messages import CallClosed, Drain, HangUp
 from .realtime import MEDIA_PRIORITY, prepare_thread
+from .siblings import Siblings
+from .stalls import Pulse
 from .wake import Inbox, Outbox
 
 log = logger("io-calls")
@@ -45,6 +47,7 @@ def _raise(error: BaseException) -> None:
 Answer = tuple[int, str, bytes]
 _TEXT = "text/plain; charset=utf-8"
 _BACKLOG = 512  # connections that the kernel holds for us
+_ELSEWHERE_SECONDS = 0.02  # for a sibling to let somebody in
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -81,11 +84,14 @@ class IoCalls:
         self.inbox = inbox
         self.to_reply = to_reply
         self.wake_vad = wake_vad
+        self.pulse = Pulse()
         self.loop = uvloop.new_event_loop()
         self.legs: set[Leg] = set()
         self.doorways: set[Doorway] = set()
         self.defect: Callable[[BaseException], None] = _raise
         self.limit = len(calls)  # lowered by the supervisor when the GIL is back
+        self.strained = ""  # why no call is taken just now; written by watch
+        self.siblings: Siblings | None = None  # other processes that accept from this socket
         self.draining = False
         self._listener = listener
         self._readiness = readiness
@@ -93,6 +99,7 @@ class IoCalls:
         self._free = deque(calls)
         self._by_slot: dict[int, Leg] = {}
         self._server: asyncio.AbstractServer | None = None
+        self._accepted: set[asyncio.Task[object]] = set()
         self._on_leg: Leg | None = None  # being worked on
         # Reports.
         self.beat = 0
@@ -124,10 +131,16 @@ class IoCalls:
         prepare_thread(priority=MEDIA_PRIORITY)  # a due frame must not wait behind a decode
         asyncio.set_event_loop(self.loop)
         self.loop.set_exception_handler(self._on_defect)
-        self._server = self.loop.run_until_complete(
-            self.loop.create_server(lambda: Doorway(self), sock=self._listener, backlog=_BACKLOG)
-        )
+        if self.siblings is None:
+            doorway = self.loop.create_server(
+                lambda: Doorway(self), sock=self._listener, backlog=_BACKLOG
+            )
+            self._server = self.loop.run_until_complete(doorway)
+        else:
+            self._listener.setblocking(False)
+            self._watch_door()
         self.loop.add_reader(self.inbox.fileno(), self._woken)
+        self.loop.add_reader(self.pulse.fileno(), self.pulse.answer)
         self.loop.call_later(1.0, self._sweep)
 
     def step(self) -> None:
@@ -142,14 +155,49 @@ class IoCalls:
         """Close every socket."""
         if self._server is not None:
             self._server.close()
+        else:
+            self.loop.remove_reader(self._listener)
         for leg in list(self.legs):
             leg.hang_up("the server is stopping")
             leg.abort()
         for doorway in list(self.doorways):
             doorway.abort()
         self.loop.remove_reader(self.inbox.fileno())
+        self.loop.remove_reader(self.pulse.fileno())
         self.loop.run_until_complete(asyncio.sleep(0))  # connection_lost of what was aborted
         self.loop.close()
+
+    # -- the door, when several processes share it -----------------------------------------------
+
+    def _watch_door(self) -> None:
+        self.loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        """Somebody is at the door: let him in, unless a sibling has a line for him and we not."""
+        assert self.siblings is not None, "without siblings the loop accepts by itself"
+        if self._busy() and self._elsewhere():
+            self.loop.remove_reader(self._listener)
+            self.loop.call_later(_ELSEWHERE_SECONDS, self._watch_door)
+            return
+        try:
+            peer, _ = self._listener.accept()
+        except OSError:  # a sibling was quicker, or he has left
+            return
+        work = self.loop.connect_accepted_socket(lambda: Doorway(self), peer)
+        task: asyncio.Task[object] = self.loop.create_task(work)
+        self._accepted.add(task)
+        task.add_done_callback(self._accepted.discard)
+
+    def _elsewhere(self) -> bool:
+        """A sibling has a line free."""
+        return self.siblings is not None and self.siblings.another_is_free()
+
+    def _tell_siblings(self) -> None:
+        if self.siblings is not None:
+            free = 0 if self._busy() else self.limit - self.live
+            self.siblings.tell(free, self.live, ready=not self._closed())
+
+    # -- what the others want ---------------------------------------------------------------------
 
     def _woken(self) -> None:
         """Something is due, or an epoch rose: look at every leg."""
@@ -170,6 +218,7 @@ class IoCalls:
                 leg.hang_up(event.reason)
         elif isinstance(event, Drain):
             self.draining = True
+            self._tell_siblings()
             if event.now:
                 for leg in list(self._by_slot.values()):
                     leg.hang_up("the server is stopping")
@@ -178,6 +227,7 @@ class IoCalls:
         """Once a second: those who never start, and those who fell silent."""
         self.loop.call_later(1.0, self._sweep)
         self.beat += 1
+        self._tell_siblings()
         now = time.monotonic()
         for leg in list(self.legs):
             if not leg.generation and now - leg.since > self.config.start_seconds:
@@ -203,15 +253,20 @@ class IoCalls:
         leg.call = self._free.popleft()
         self._by_slot[leg.call.slot] = leg
         self.opened += 1
+        self._tell_siblings()
         return None
+
+    def _closed(self) -> str:
+        """Why no call is taken, however many lines are free."""
+        if self.draining:
+            return "this server is being stopped"
+        return self.strained
 
     def _busy(self) -> str:
         """Why no call can be taken now; empty when one can."""
-        if self.draining:
-            return "this server is being stopped"
         if self.live >= self.limit:
-            return f"all {self.limit} lines are in use"
-        return ""
+            return self._closed() or f"all {self.limit} lines are in use"
+        return self._closed()
 
     def _refuse(self, status: int, reason: str) -> tuple[int, str]:
         self.refused += 1
@@ -232,6 +287,7 @@ class IoCalls:
             log.warning("stream ended before its call began", reason=reason)
         self._by_slot.pop(call.slot, None)
         self._free.append(call)
+        self._tell_siblings()
         self.wake_vad()
 
     # -- plain HTTP -----------------------------------------------------------------------------
@@ -255,6 +311,10 @@ class IoCalls:
     def _ready(self) -> Answer:
         problem, facts = self._readiness()
         problem = self._busy() or problem
+        if self.siblings is not None:
+            facts |= {"processes": self.siblings.count, "calls_in_all": self.siblings.live()}
+            if self._elsewhere():
+                problem = ""  # who connects is let in there
         body = {
             "ready": not problem,
             "reason": problem,
@@ -272,7 +332,7 @@ class IoCalls:
             url = signature.request_url(target, headers, websocket=False, public_url=public)
             if not signature.valid(token, url, pairs, headers.get("x-twilio-signature")):
                 return 403, _TEXT, b"The request is not signed by the carrier.\n"
-        if self._busy():
+        if self._busy() and not self._elsewhere():
             self.refused += 1
             return 200, "text/xml", twiml.busy().encode()
         stream = signature.request_url(STREAM_PATH, headers, websocket=True, public_url=public)

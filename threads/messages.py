@@ -195,12 +195,13 @@ class HearForget(Event):
 @dataclass(frozen=True, slots=True)
 class Heard(Event):
     """Text of an utterance from its beginning on. `final`: the answer to the `HearFinal` of
-    `windows`; otherwise an interim result, `windows` 0."""
+    `windows`; otherwise an interim result, `windows` 0, of the first `covered` bytes."""
 
     utterance: int
     windows: int
     text: str
     final: bool
+    covered: int = 0
 
 
 @dataclass(frozen=True, slots=True)

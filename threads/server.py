@@ -9,23 +9,29 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..agent import Agent
+from ..audio.tones import reorder
+from ..chains import names
 from ..config import Config
 from ..dialog.brain import LocalBrain, RemoteBrain
+from ..dialog.tools import HANG_UP
 from ..errors import Exit
 from ..listening.silero import Silero
+from ..listening.smart_turn import SmartTurn
 from ..observe.prometheus import Sample, gauge
 from ..talking.clauses import ClauseCutter
 from . import logs
 from .asr import AsrStage
 from .asr_process import Recogniser
 from .calls import Call
+from .endpoint import EndpointStage
 from .gil import Flip, GilWatch, Verdict
 from .io_calls import IoCalls
-from .io_vendors import IoVendors, ModelRequests
+from .io_vendors import IoVendors
 from .pacer import Pacer
 from .realtime import lock_memory
 from .reply import ReplyStage
@@ -34,6 +40,7 @@ from .tts import TtsStage, Voice
 from .vad import VadStage
 from .wake import Inbox, Outbox
 from .watch import Collector, Watch
+from .workers import Crew, WorkerStage
 
 log = logs.logger("server")
 
@@ -47,10 +54,12 @@ class Parts:
     """The models and the brain: real ones in production, quick ones in tests."""
 
     silero: Path
-    load_voice: Callable[[], Voice]
-    decoder: str  # "module:callable", made in the recogniser's worker
-    decoder_options: Mapping[str, object]
     brain: LocalBrain[Any] | RemoteBrain
+    load_voice: Callable[[], Voice] | None = None  # when the tts chain names piper
+    decoder: str = ""  # when the stt chain names whisper: "module:callable", made in its worker
+    decoder_options: Mapping[str, object] = field(default_factory=dict)
+    smart_turn: Path | None = None  # the end-of-turn model; None: silence alone ends a turn
+    agent: Agent | None = None  # the user's, whose tools and guards run on threads of their own
 
 
 class Server:
@@ -64,9 +73,7 @@ class Server:
         self._config = config
         self._gil = GilWatch(verdict)
         self._refused = False  # the GIL came on late, and the policy is `refuse`
-        self.inboxes = {
-            name: Inbox(name) for name in ("io-calls", "vad", "asr", "reply", "tts", "io-vendors")
-        }
+        self.inboxes: dict[str, Inbox] = {}
         self._make_stages(config, verdict, parts, listener)
         if verdict.fallback:
             self._fall_back()
@@ -93,54 +100,47 @@ class Server:
         self, config: Config, verdict: Verdict, parts: Parts, listener: socket.socket
     ) -> None:
         """Every port is made here: one ring for each pair of threads that talk."""
-        inboxes, calls = self.inboxes, self.calls
-        io, asr, reply, tts = (inboxes[name] for name in ("io-calls", "asr", "reply", "tts"))
-        brain = parts.brain
-        self.tts = TtsStage(
-            calls,
-            config.tts.cache_bytes,
-            parts.load_voice,
-            _clauses(brain.greeting),
-            tts,
-            reply.port("tts"),
-        )
+        calls = self.calls
+        vad, asr, reply, io = (self._inbox(name) for name in ("vad", "asr", "reply", "io-calls"))
+        self.endpoint = self._make_endpoint(config, parts, vad)
+        self.vendors = self._make_vendors(config, parts)
+        self.tts = self._make_voice(config, parts)
+        self.workers, crew = self._make_workers(config, parts)
+        to_vendors = self.vendors.inbox if self.vendors else None
+        hears = "deepgram" in names(config.stt.chain)
         self.asr = AsrStage(
             calls,
-            config.asr,
-            Recogniser(
-                parts.decoder_options,
-                logs.logger("asr"),
-                decoder=parts.decoder,
-                workers=config.asr.workers,
-                placement=verdict.placement,
-                deadline_seconds=config.asr.deadline_seconds,
-            ),
+            config,
+            self._make_recogniser(config, verdict, parts),
             asr,
             reply.port("asr"),
+            vad.port("asr"),
+            self.endpoint.inbox.port("asr") if self.endpoint else None,
+            to_vendors.port("asr") if to_vendors and hears else None,
         )
-        vendors = inboxes["io-vendors"]
-        self.vendors: IoVendors | None = None
-        requests: ModelRequests | None = None
-        if isinstance(brain, RemoteBrain):
-            self.vendors = IoVendors(config.llm, vendors, reply.port("io-vendors"), len(calls))
-            requests = ModelRequests(vendors.port("reply"))
+        agent = parts.agent
+        protected = config.talk.protect_greeting or bool(agent and agent.protect_greeting)
         self.reply = ReplyStage(
             calls,
-            brain,
+            parts.brain,
+            replace(config.talk, protect_greeting=protected),
             reply,
-            tts.port("reply"),
             io.port("reply"),
-            requests,
-            lambda: self.tts.apology,
+            self._voices(config),
+            to_vendors.port("reply") if to_vendors else None,
+            crew,
+            lambda: self.tts.apology if self.tts else reorder(),
         )
         self.vad = VadStage(
             calls,
             config.vad,
+            config.endpoint,
             Silero(parts.silero, len(calls)),
-            inboxes["vad"],
+            vad,
             asr.port("vad"),
             reply.port("vad"),
             io.wake,
+            self.endpoint is not None,
         )
         self.pacer = Pacer(calls, config.pacer, io.wake)
         self.io = IoCalls(
@@ -149,27 +149,105 @@ class Server:
             listener,
             io,
             reply.port("io-calls"),
-            inboxes["vad"].wake,
+            vad.wake,
             self._readiness,
             lambda: self.watch.page,
         )
 
+    def _inbox(self, name: str) -> Inbox:
+        made = self.inboxes[name] = Inbox(name)
+        return made
+
+    def _make_recogniser(self, config: Config, verdict: Verdict, parts: Parts) -> Recogniser | None:
+        if "whisper" not in names(config.stt.chain):
+            return None
+        return Recogniser(
+            parts.decoder_options,
+            logs.logger("asr"),
+            decoder=parts.decoder,
+            workers=config.asr.workers,
+            placement=verdict.placement,
+            deadline_seconds=config.asr.deadline_seconds,
+        )
+
+    def _make_endpoint(self, config: Config, parts: Parts, vad: Inbox) -> EndpointStage | None:
+        model, settings = parts.smart_turn, config.endpoint
+        if model is None or settings.mode == "silence":
+            return None
+        return EndpointStage(
+            settings,
+            lambda: SmartTurn(model, threads=settings.threads),
+            self._inbox("endpoint"),
+            vad.port("endpoint"),
+        )
+
+    def _make_vendors(self, config: Config, parts: Parts) -> IoVendors | None:
+        hears = "deepgram" in names(config.stt.chain)
+        speaks = "cartesia" in names(config.tts.chain)
+        if not (hears or speaks or isinstance(parts.brain, RemoteBrain)):
+            return None
+        return IoVendors(
+            config,
+            self.calls,
+            self._inbox("io-vendors"),
+            self.inboxes["reply"].port("io-vendors"),
+            self.inboxes["asr"].port("io-vendors") if hears else None,
+        )
+
+    def _make_voice(self, config: Config, parts: Parts) -> TtsStage | None:
+        if "piper" not in names(config.tts.chain):
+            return None
+        assert parts.load_voice is not None, "a chain with piper comes with its voice"
+        return TtsStage(
+            self.calls,
+            config.tts.cache_bytes,
+            parts.load_voice,
+            _clauses(parts.brain.greeting),
+            self._inbox("tts"),
+            self.inboxes["reply"].port("tts"),
+        )
+
+    def _voices(self, config: Config) -> list[tuple[str, Outbox[object]]]:
+        """Where the clauses go, in the order of the chain."""
+        stages = {"piper": self.tts, "cartesia": self.vendors}
+        ports: dict[str, Outbox[object]] = {}
+        found = []
+        for name in names(config.tts.chain):
+            stage = stages[name]
+            assert stage is not None, "each of the chain was made"
+            ports[name] = stage.inbox.port(f"reply's {name}")
+            found.append((name, ports[name]))
+        return found
+
+    def _make_workers(self, config: Config, parts: Parts) -> tuple[list[WorkerStage], Crew | None]:
+        """Threads for users' functions, if there are any."""
+        agent, reply = parts.agent, self.inboxes["reply"]
+        if agent is None or not (agent.guarded or any(one != HANG_UP for one in agent.tools)):
+            return [], None
+        workers = [
+            WorkerStage(
+                number, agent, self._inbox(f"worker-{number}"), reply.port(f"worker-{number}")
+            )
+            for number in range(1, config.talk.workers + 1)
+        ]
+        return workers, Crew([one.inbox.port("reply") for one in workers], agent.guarded)
+
     def _running(self) -> list[Running]:
         """In the order of their start: those that are asked before those that ask."""
-        inboxes, reply = self.inboxes, self.inboxes["reply"]
+        reply = self.inboxes["reply"]
 
         def on_thread(stage: Stage, wake: Callable[[], None]) -> Running:
             return Running(stage, wake, reply.port(f"{stage.name}'s defects"))
 
-        running = [
-            on_thread(self.tts, inboxes["tts"].wake),
-            on_thread(self.asr, inboxes["asr"].wake),
+        asked: list[Any] = [self.tts, *self.workers, self.endpoint, self.asr]
+        running = [on_thread(stage, stage.inbox.wake) for stage in asked if stage is not None]
+        if self.vendors is not None:
+            running.append(on_thread(self.vendors, self.vendors.stop))
+        running += [
             on_thread(self.reply, reply.wake),
-            on_thread(self.vad, inboxes["vad"].wake),
+            on_thread(self.vad, self.vad.inbox.wake),
             on_thread(self.pacer, lambda: None),  # its timer wakes it
         ]
-        if self.vendors is not None:
-            running.insert(2, on_thread(self.vendors, self.vendors.stop))
         io = on_thread(self.io, self.io.stop)
         self.io.defect = io.blame
         return [*running, io]
@@ -203,8 +281,9 @@ class Server:
     def _readiness(self) -> tuple[str, dict[str, object]]:
         """Why no call should be sent here, or nothing; and the facts of /readyz."""
         problem = ""
-        if not self.asr.ready:
-            problem = self.asr.recogniser.failed or "the recogniser is loading its model"
+        recogniser = self.asr.recogniser
+        if recogniser is not None and not self.asr.ready:
+            problem = recogniser.failed or "the recogniser is loading its model"
         verdict = self._gil.verdict
         return problem, {
             "gil_enabled": sys._is_gil_enabled(),
@@ -229,7 +308,8 @@ class Server:
         """Each of these is one store that its thread reads on its next turn."""
         self.io.limit = max(1, self._config.server.max_calls // FALLBACK_SHARE)
         self.pacer.prebuffer *= FALLBACK_PREBUFFER
-        self.asr.recogniser.placement = "process"
+        if self.asr.recogniser is not None:
+            self.asr.recogniser.placement = "process"
 
     def _samples(self) -> Iterable[Sample]:
         """For the metrics page: what the return of the GIL changes."""

@@ -70,6 +70,9 @@ class Utterance:
     partial_at: int = 0  # bytes of audio, when the last one was
     partial_from: float = 0.0  # s; where its audio begins
     shown: str = ""  # the last partial that was published
+    guess: str = ""  # the newest interim text, and how many bytes it was read from
+    guessed: int = 0
+    tried: int = 0  # the pause whose words were guessed from it
 
     @property
     def key(self) -> tuple[int, int]:
@@ -100,11 +103,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Growing:
-    """What was said so far, as far as it is known; `fixed`: none of it will be taken back."""
+    """What was said so far, as far as it is known; `fixed`: none of it will be taken back.
+    `covered`: bytes of the utterance that it was read from, 0 when that is not known."""
 
     utterance: Utterance
     text: str
     fixed: bool
+    covered: int = 0
 
 
 class Source(Protocol):
@@ -365,7 +370,7 @@ class Deepgram:
             at = time.monotonic_ns()
             self._answers.append(Answer(about, event.windows, event.text, "", about.began, at))
         else:
-            self._answers.append(Growing(about, event.text, fixed=False))
+            self._answers.append(Growing(about, event.text, fixed=False, covered=event.covered))
 
     def answers(self, now: float) -> Sequence[Answer | Growing]:
         """What `heard` was told."""

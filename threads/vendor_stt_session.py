@@ -20,7 +20,7 @@ from websockets.asyncio.server import broadcast  # the one way to send without a
 from websockets.exceptions import ConnectionClosed
 
 from ..vendors import deepgram as codec
-from ..vendors.deepgram_stream import Said, Stream
+from ..vendors.deepgram_stream import BYTES_PER_SECOND, Said, Stream
 from .logs import logger
 from .messages import HearChunk, Heard, HearFailed, HearFinal, HearForget
 
@@ -159,7 +159,13 @@ class Session:
                 ears.hearing.succeeded()
             ears.publish(
                 Heard(
-                    self.slot, self.generation, said.utterance, said.windows, said.text, said.final
+                    slot=self.slot,
+                    generation=self.generation,
+                    utterance=said.utterance,
+                    windows=said.windows,
+                    text=said.text,
+                    final=said.final,
+                    covered=0 if said.final else round(said.covered * BYTES_PER_SECOND),
                 )
             )
 

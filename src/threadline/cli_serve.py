@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from . import cli_vendors
+from .agent import Agent
+from .agent import load as load_agent
+from .chains import forms, names
 from .config import Config, GilPolicy
-from .config_sources import Value, describe, load
+from .config_sources import Value, describe, load, named_file
 from .dialog.brain import LocalBrain, RemoteBrain
 from .dialog.scripted import Scripted
 from .errors import ConfigError, Exit
@@ -27,6 +32,11 @@ Answer calls. A carrier's media stream connects to /twilio; the webhook that tel
 /twiml. /healthz, /readyz and /metrics say how the server does. Without any option it listens on
 127.0.0.1:8080, speaks with the local voice and needs no key.
 
+APP is an agent of yours: MODULE:NAME, or FILE.py:NAME. It needs a model to talk for it.
+
+--stt, --llm and --tts name who listens, thinks and speaks, in the order in which they are tried:
+--llm openai:gpt-4.1-mini,openai:gpt-4.1-nano,scripted asks the second model when the first fails.
+
 The first SIGTERM or Ctrl-C drains: no new calls, live ones end by themselves. The second stops
 now. Exit codes: 0 all calls ended, 2 a bad setting, 3 a model is missing, 4 the GIL is on and
 the policy forbids it, 5 the port is taken, 6 calls had to be cut off, 70 a defect of ours.
@@ -35,7 +45,8 @@ _EXAMPLES = """\
 examples:
   threadline serve
   threadline serve --host 0.0.0.0 --port 9000 --max-calls 200 --log-format json
-  threadline serve --brain openai --set llm.model=gpt-4.1-mini     (OPENAI_API_KEY is set)
+  threadline serve examples.booking:agent --llm openai:gpt-4.1-mini    (OPENAI_API_KEY is set)
+  threadline serve app.py:agent --stt deepgram,whisper --llm openai --tts cartesia,piper
   threadline serve --config threadline.toml --set vad.hangover_ms=600
 """
 
@@ -46,16 +57,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "serve",
         help="answer calls",
         description=_HELP,
-        epilog=_EXAMPLES + _settings(),
+        epilog=_EXAMPLES + cli_vendors.help_text(os.environ) + _settings(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
+    add("app", nargs="?", metavar="APP", help="your agent, as MODULE:NAME or FILE.py:NAME")
     add("--config", type=Path, metavar="FILE", help="a TOML file (or THREADLINE_CONFIG)")
     add("--host", help="address to listen on (default 127.0.0.1)")
     add("--port", help="port to listen on, 0 for a free one (default 8080)")
     add("--max-calls", metavar="N", help="calls at once (default 64)")
     add("--gil", metavar="POLICY", help=f"one of {', '.join(get_args(GilPolicy))} (isolate)")
-    add("--brain", metavar="NAME", help="scripted or openai (default scripted)")
+    for kind, what in (("stt", "who listens"), ("llm", "who thinks"), ("tts", "who speaks")):
+        add(f"--{kind}", metavar="CHAIN", help=f"{what}: of {forms(f'{kind}.chain')}")
     add("--log-format", metavar="FORMAT", help="console or json (default console)")
     add("--log-level", metavar="LEVEL", help="debug, info, warning or error (default info)")
     add(
@@ -71,8 +84,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> Exit:
     """Serve until a signal."""
     config = settings(args, os.environ)
-    verdict = gil.preload(config.gil, start_with_gil=config.start_with_gil)
-    parts = real_parts(config)
+    if args.app:
+        config = cli_vendors.with_model(config)
+    cli_vendors.check(config)
+    local = "whisper" in names(config.stt.chain)
+    verdict = gil.preload(
+        config.gil,
+        recogniser=gil.RECOGNISER_MODULES if local else (),
+        start_with_gil=config.start_with_gil,
+    )
+    agent = load_agent(app_name(args.app)) if args.app else None
+    parts = real_parts(config, agent)
     verdict = gil.look_again(verdict, config.start_with_gil)
     server = Server(config, verdict, parts, listen(config.server.host, config.server.port))
     logs.start(config.log)
@@ -92,7 +114,9 @@ def settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Config:
         "server.port": args.port,
         "server.max_calls": args.max_calls,
         "gil": args.gil,
-        "llm.brain": args.brain,
+        "stt.chain": args.stt,
+        "llm.chain": args.llm,
+        "tts.chain": args.tts,
         "log.format": args.log_format,
         "log.level": args.log_level,
     }
@@ -101,34 +125,53 @@ def settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Config:
         if not equals:
             raise ConfigError(f"--set {pair} has no value: write --set {key}=VALUE.")
         flags[key.strip()] = value.strip()
-    named = environ.get("THREADLINE_CONFIG", "")
-    file = args.config or (Path(named) if named else None)
-    return load(file, environ, flags)
+    return load(args.config or named_file(environ), environ, flags)
 
 
-def real_parts(config: Config) -> Parts:
-    """The models of the store, each verified, and the brain that the configuration names."""
+def app_name(app: str) -> str:
+    """An app as `agent.load` takes it; the folder of a file goes onto the path."""
+    file, _, attribute = app.partition(".py")
+    if attribute[:1] not in ("", ":") or not app.startswith(f"{file}.py"):
+        return app
+    path = Path(f"{file}.py")
+    if not path.is_file():
+        raise ConfigError(
+            f"There is no file {path}: name your agent as MODULE:NAME or FILE.py:NAME."
+        )
+    sys.path.insert(0, str(path.resolve().parent))
+    return f"{path.stem}{attribute or ':agent'}"
+
+
+def real_parts(config: Config, agent: Agent | None = None) -> Parts:
+    """The models that the chains need, each verified, and who decides what to say."""
     store = ModelStore(Path(config.models) if config.models else None)
-    voice = store.directory(_of_kind(store, "tts.voice", config.tts.voice, "voice", ".onnx.json"))
-    whisper = store.directory(
-        _of_kind(store, "asr.model", config.asr.model, "recogniser", "model.bin")
-    )
+    load_voice, options = None, {}
+    if "piper" in names(config.tts.chain):
+        folder = store.directory(
+            _of_kind(store, "tts.voice", config.tts.voice, "voice", ".onnx.json")
+        )
 
-    def load_voice() -> Voice:
-        (network,) = voice.glob("*.onnx")
-        (about,) = voice.glob("*.onnx.json")
-        return PiperVoice(network, about, threads=config.tts.threads)
+        def load_voice() -> Voice:
+            (network,) = folder.glob("*.onnx")
+            (about,) = folder.glob("*.onnx.json")
+            return PiperVoice(network, about, threads=config.tts.threads)
 
-    return Parts(
-        silero=store.path("silero-vad", "silero_vad.onnx"),
-        load_voice=load_voice,
-        decoder=WHISPER,
-        decoder_options={
-            "folder": str(whisper),
+    if "whisper" in names(config.stt.chain):
+        whisper = _of_kind(store, "asr.model", config.asr.model, "recogniser", "model.bin")
+        options = {
+            "folder": str(store.directory(whisper)),
             "threads": config.asr.threads,
             "language": config.asr.language,
-        },
-        brain=make_brain(config),
+        }
+    smart = config.endpoint.mode == "smart"
+    return Parts(
+        silero=store.path("silero-vad", "silero_vad.onnx"),
+        smart_turn=store.path("smart-turn", "smart-turn-v3.2-cpu.onnx") if smart else None,
+        load_voice=load_voice,
+        decoder=WHISPER,
+        decoder_options=options,
+        brain=make_brain(config, agent),
+        agent=agent,
     )
 
 
@@ -141,19 +184,26 @@ def _of_kind(store: ModelStore, setting: str, name: str, kind: str, ending: str)
     return name
 
 
-def make_brain(config: Config) -> LocalBrain[Any] | RemoteBrain:
-    """The receptionist, or a model behind a socket."""
-    if config.llm.brain == "scripted":
+def make_brain(config: Config, agent: Agent | None = None) -> LocalBrain[Any] | RemoteBrain:
+    """The receptionist, or a model behind a socket, which speaks for the user's agent."""
+    llm = config.llm
+    vendors = names(llm.chain)
+    if vendors == ("scripted",):
         return Scripted()
-    if not config.llm.api_key and not config.llm.base_url:
-        raise ConfigError(
-            "The brain is openai and there is no key: set OPENAI_API_KEY, or OPENAI_BASE_URL to "
-            "a server that needs none."
-        )
-    return RemoteBrain(greeting=config.llm.greeting, instructions=config.llm.instructions)
+    return RemoteBrain(
+        greeting=agent.greeting if agent else llm.greeting,
+        instructions=(agent.instructions if agent else "") or llm.instructions,
+        tools=agent.tools if agent else (),
+        fallback=Scripted() if "scripted" in vendors else None,
+        speculate=llm.speculate,
+    )
 
 
 def _settings() -> str:
     """Every key there is, for the end of the help text."""
-    rows = [f"  {one.name:<30} {one.default!r}" for one in describe()]
+    rows = [f"  {one.name:<30} {_shown(one.default)}" for one in describe()]
     return "\nsettings, with their defaults:\n" + "\n".join(rows) + "\n"
+
+
+def _shown(value: Value) -> str:
+    return ",".join(value) if isinstance(value, tuple) else repr(value)

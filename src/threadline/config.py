@@ -42,10 +42,11 @@ class Vad:
     drop_db: float = 35.0  # so far below an utterance's loudest window is silence in any case
     onset_ms: int = 32  # speech that pauses the agent
     min_speech_ms: int = 96  # speech that takes a free floor
-    interrupt_ms: int = 320  # speech that takes the floor from a talking agent
-    resume_ms: int = 160  # silence after which a paused agent goes on
-    probe_ms: int = 160  # silence after which the recogniser starts, ahead of the end
-    hangover_ms: int = 416  # silence that ends the turn
+    interrupt_ms: int = 320  # speech over a talking agent after which its words are asked for
+    grace_ms: int = 400  # without an answer for so long, that much speech takes the floor
+    resume_ms: int = 160  # silence after which a paused agent goes on, or that is asked
+    probe_ms: int = 96  # silence after which the recogniser starts, ahead of the end
+    hangover_ms: int = 416  # silence that ends the turn, where no endpoint decides
     preroll_ms: int = 300
     max_utterance_ms: int = 28_000
     batch_ms: int = 8  # the VAD thread sleeps this long between batches
@@ -57,7 +58,7 @@ class Endpoint:
 
     mode: Literal["smart", "silence"] = "smart"  # silence: `complete_ms` ends every turn
     complete_ms: int = 200  # a turn that sounds and reads complete
-    patient_ms: int = 1_200  # one that does not
+    patient_ms: int = 1_500  # one that does not
     dictation_ms: int = 2_000  # one that stops within a number or a spelling
     threshold: float = 0.5  # Smart Turn's probability from which a turn sounds complete
     threads: int = 1  # of the model
@@ -148,7 +149,7 @@ class Talk:
     nudge_seconds: float = 15.0  # silence after playback until "are you still there?"; 0: never
     nudges: int = 1  # then goodbye
     digit_seconds: float = 2.5  # after the last key, a number is complete
-    digit_terminator: str = "#"
+    digit_terminator: Literal["#", "*", "none"] = "#"
     tool_seconds: float = 10.0  # deadline of one tool
     filler_seconds: float = 0.8  # a tool that takes longer gets a filler
     guard_seconds: float = 2.0  # deadline of one guard on one clause

@@ -3,6 +3,9 @@
 The settings are read off the dataclasses of ``config.py``; a field added there is at once a key
 of the file, a variable and a flag. Whatever is wrong is a ``ConfigError`` of one sentence with the
 place it was set, the value, and what to give instead. The value of a secret is never shown.
+
+A list is an array of texts in the file and one text with commas elsewhere. ``llm = ["openai"]`` at
+the top of the file means ``llm.chain``; so it is for ``stt`` and ``tts``.
 """
 
 from __future__ import annotations
@@ -17,19 +20,29 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeGuard, get_args, get_origin, get_type_hints
 
+from . import chains
 from .config import Config
 from .errors import ConfigError
 
 PREFIX = "THREADLINE_"
 RESERVED = {"THREADLINE_CONFIG", "THREADLINE_HOME", "THREADLINE_CPYTHON_TARBALL"}  # not settings
-WELL_KNOWN = {"OPENAI_API_KEY": "llm.api_key", "OPENAI_BASE_URL": "llm.base_url"}
+WELL_KNOWN = {
+    "DEEPGRAM_API_KEY": "deepgram.api_key",
+    "DEEPGRAM_URL": "deepgram.url",
+    "OPENAI_API_KEY": "llm.api_key",
+    "OPENAI_BASE_URL": "llm.base_url",
+    "CARTESIA_API_KEY": "cartesia.api_key",
+    "CARTESIA_URL": "cartesia.url",
+}
 # A Kubernetes service named `threadline` puts these into every container beside it.
 _SERVICE_LINK = re.compile(r"THREADLINE_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_\w+)?)")
 
-SECRETS = {"server.twilio_auth_token", "llm.api_key"}
+SECRETS = {"server.twilio_auth_token", "deepgram.api_key", "llm.api_key", "cartesia.api_key"}
 PREFIXES = {
     "server.public_url": ("wss://", "ws://"),
+    "deepgram.url": ("wss://", "ws://"),
     "llm.base_url": ("https://", "http://"),
+    "cartesia.url": ("wss://", "ws://"),
 }
 MULTIPLES = {"pacer.prebuffer_ms": 20}  # it is counted in frames
 RANGES: dict[str, tuple[float, float]] = {
@@ -48,20 +61,44 @@ RANGES: dict[str, tuple[float, float]] = {
     "vad.onset_ms": (1, 5000),
     "vad.min_speech_ms": (1, 5000),
     "vad.interrupt_ms": (1, 5000),
+    "vad.grace_ms": (1, 5000),
     "vad.resume_ms": (1, 5000),
     "vad.probe_ms": (1, 5000),
     "vad.hangover_ms": (1, 10_000),
     "vad.preroll_ms": (0, 2000),
     "vad.max_utterance_ms": (1000, 30_000),  # Whisper's window
     "vad.batch_ms": (1, 32),  # one window of the model
+    "endpoint.complete_ms": (1, 10_000),
+    "endpoint.patient_ms": (1, 10_000),
+    "endpoint.dictation_ms": (1, 10_000),
+    "endpoint.threshold": (0.01, 0.99),
+    "endpoint.threads": (1, 64),
+    "stt.final_seconds": (0.1, 60),
+    "stt.partial_ms": (100, 30_000),
+    "deepgram.connect_seconds": (0.1, 60),
     "asr.workers": (1, 64),
     "asr.threads": (1, 64),
     "asr.deadline_seconds": (0.1, 120),
     "llm.connect_seconds": (0.1, 60),
+    "llm.first_token_seconds": (0.1, 120),
     "llm.token_seconds": (0.1, 120),
     "llm.total_seconds": (0.1, 600),
+    "llm.max_requests": (0, 10_000),
+    "llm.queue_seconds": (0, 60),
     "tts.threads": (1, 64),
     "tts.cache_bytes": (0, 4_294_967_296),
+    "cartesia.connect_seconds": (0.1, 60),
+    "cartesia.first_audio_seconds": (0.1, 60),
+    "cartesia.audio_seconds": (0.1, 60),
+    "cartesia.max_contexts": (0, 10_000),
+    "cartesia.queue_seconds": (0, 60),
+    "talk.nudge_seconds": (0, 3600),
+    "talk.nudges": (0, 10),
+    "talk.digit_seconds": (0.1, 60),
+    "talk.tool_seconds": (0.1, 600),
+    "talk.filler_seconds": (0.1, 600),
+    "talk.guard_seconds": (0.1, 60),
+    "talk.workers": (1, 64),
     "pacer.prebuffer_ms": (0, 1000),
     "pacer.subticks": (1, 20),
 }
@@ -73,6 +110,9 @@ ORDER = (
     ("vad.onset_ms", "vad.interrupt_ms", True),
     ("vad.probe_ms", "vad.hangover_ms", False),
     ("vad.hangover_ms", "vad.max_utterance_ms", False),
+    ("vad.probe_ms", "endpoint.complete_ms", False),
+    ("endpoint.complete_ms", "endpoint.patient_ms", True),
+    ("endpoint.patient_ms", "endpoint.dictation_ms", True),
 )
 
 _NOUNS: dict[type, str] = {
@@ -80,9 +120,10 @@ _NOUNS: dict[type, str] = {
     float: "a number",
     bool: "true or false",
     str: "a text in UTF-8",
+    tuple: "a list of texts in UTF-8",
 }
 
-type Value = int | float | bool | str
+type Value = int | float | bool | str | tuple[str, ...]
 type Given = tuple[str, str, object]  # where it was set, the setting's name, the value
 
 
@@ -91,7 +132,7 @@ class Setting:
     """One key: what it is called and which values it takes."""
 
     name: str  # dotted: ``server.port``; also the flag
-    kind: type[Value]  # int, float, bool or str
+    kind: type  # int, float, bool, str, or tuple: texts
     default: Value
     choices: tuple[str, ...]  # of a str; empty: any text
 
@@ -107,6 +148,8 @@ class Setting:
             return f"one of {', '.join(self.choices)}"
         if self.name in PREFIXES:
             return f"an address that starts with {' or '.join(PREFIXES[self.name])}"
+        if self.name in chains.CHAINS:
+            return f"a list of {chains.forms(self.name)}"
         noun = _NOUNS[self.kind]
         if self.name not in RANGES:
             return noun
@@ -119,11 +162,14 @@ class Setting:
         kind = type(value)
         if kind is not self.kind and (kind, self.kind) != (int, float):
             return False
+        if isinstance(value, tuple):
+            return all(isinstance(text, str) and not _has_surrogate(text) for text in value)
         if isinstance(value, str):
             starts = PREFIXES.get(self.name, ())
+            unset = not value and not self.default
             return (
                 (not self.choices or value in self.choices)
-                and (not starts or not value or value.startswith(starts))
+                and (not starts or unset or value.startswith(starts))
                 and not _has_surrogate(value)
             )
         assert isinstance(value, int | float)
@@ -151,9 +197,10 @@ def _read_settings() -> tuple[dict[str, type], dict[str, Setting]]:
 
 
 def _setting(name: str, hint: Any, default: Value) -> Setting:
-    choices = get_args(hint) if get_origin(hint) is Literal else ()
-    kind = str if choices else hint
-    assert kind in (int, float, bool, str), f"{name}: settings of type {hint} cannot be read"
+    origin = get_origin(hint)
+    choices = get_args(hint) if origin is Literal else ()
+    kind = str if choices else origin or hint
+    assert kind in _NOUNS, f"{name}: settings of type {hint} cannot be read"
     return Setting(name, kind, default, choices)
 
 
@@ -174,10 +221,19 @@ def load(
         setting = SETTINGS[name]
         if not setting.accepts(value):
             raise ConfigError(f"{source} is {_shown(setting, value)}: give {setting.expected}.")
+        if isinstance(value, tuple) and (problem := chains.problem(name, value)):
+            raise ConfigError(f"{source} {problem}")
         values[name] = setting.kind(value)
         origins[name] = source
     _check_order(values, origins)
+    chains.settle(values)
     return _build(values)
+
+
+def named_file(environ: Mapping[str, str]) -> Path | None:
+    """The configuration file that the environment names, for a command that was given none."""
+    named = environ.get("THREADLINE_CONFIG", "")
+    return Path(named) if named else None
 
 
 def describe() -> list[Setting]:
@@ -191,10 +247,13 @@ def _from_file(file: Path | None) -> Iterator[Given]:
     for name, content in _parse(file).items():
         if name not in SECTIONS:
             yield f"{file}:{name}", _known(name, f"{file}:{name}"), content
+        elif f"{name}.chain" in SETTINGS and isinstance(content, str | list):
+            yield f"{file}:{name}", f"{name}.chain", _from_toml(SETTINGS[f"{name}.chain"], content)
         elif isinstance(content, dict):
             for key, value in content.items():
                 source = f"{file}:{name}.{key}"
-                yield source, _known(f"{name}.{key}", source), value
+                setting = SETTINGS[_known(f"{name}.{key}", source)]
+                yield source, setting.name, _from_toml(setting, value)
         else:
             raise ConfigError(
                 f"{file}:{name} is a section: put its keys under a line that says [{name}]."
@@ -249,12 +308,24 @@ def _from_flags(flags: Mapping[str, Value | None]) -> Iterator[Given]:
             yield source, setting.name, content
 
 
+def _from_toml(setting: Setting, value: object) -> object:
+    """Return ``value`` as this setting has it; a list may be written as one text, too."""
+    if setting.kind is tuple and isinstance(value, str):
+        return _from_text(setting, value)
+    if setting.kind is tuple and isinstance(value, list):
+        return tuple(value)
+    return value
+
+
 def _from_text(setting: Setting, text: str) -> Value:
     """Return what ``text`` means as this setting, or ``text`` itself when it means nothing."""
     try:
+        if setting.kind is tuple:
+            return tuple(part.strip() for part in text.split(",") if part.strip())
         if setting.kind is bool:
             return {"true": True, "false": False}[text.lower()]
-        return setting.kind(text)
+        converted: Value = setting.kind(text)
+        return converted
     except ValueError, KeyError:
         return text
 
@@ -279,7 +350,7 @@ def _shown(setting: Setting, value: object) -> str:
     match value:
         case dict():
             return "a table"
-        case list():
+        case list() | tuple():
             return "an array"
         case bool():
             return str(value).lower()  # as TOML spells it

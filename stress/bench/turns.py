@@ -68,12 +68,12 @@ def _talk(url: str, log: Path, speaker: PiperVoice, calls: int) -> list[CallRepo
 
 def _interrupt(url: str, speaker: PiperVoice, barges: int) -> list[CallReport]:
     question = spoken(speaker, QUESTION, "question")
-    people = _people(speaker)
+    voices = people(speaker)
     reports: list[CallReport] = []
     for start in track(range(0, barges, AT_ONCE), "interruptions"):
         plan = CallPlan(
             url=url,
-            clips=(question, people[start // AT_ONCE % len(people)]),
+            clips=(question, voices[start // AT_ONCE % len(voices)]),
             calls=min(AT_ONCE, barges - start),
             stagger_ms=137.0,  # so that onsets fall on other phases of window and frame
             barge=Barge(1.5 + 0.011 * start, 1),
@@ -82,13 +82,13 @@ def _interrupt(url: str, speaker: PiperVoice, barges: int) -> list[CallReport]:
     return reports
 
 
-def _people(speaker: PiperVoice) -> list[Clip]:
-    """Recorded voices to cut in with."""
+def people(speaker: PiperVoice, every: int = 0) -> list[Clip]:
+    """Recorded voices, to cut in with: a dozen, or each `every`-th."""
     try:
         found = prompts.load()
     except ThreadlineError:
         return [spoken(speaker, text, "stop") for text in ("Wait a moment, please.", "Stop.")]
-    return [clip(one.name, one.mulaw) for one in found[:: max(1, len(found) // 12)]]
+    return [clip(one.name, one.mulaw) for one in found[:: every or max(1, len(found) // 12)]]
 
 
 def _response(console: Console, reports: Sequence[CallReport]) -> float:
@@ -110,7 +110,7 @@ def _response(console: Console, reports: Sequence[CallReport]) -> float:
 def _barge(console: Console, reports: Sequence[CallReport]) -> bool:
     turns = [turn for report in reports for turn in report.turns if turn.barge_ms is not None]
     times = [turn.barge_ms or 0.0 for turn in turns]
-    late = sum(_after_clear(report) for report in reports)
+    late = sum(after_clear(report) for report in reports)
     console.print(
         f"interruptions: {len(times)} of {len(reports)} measured, silent after p50 "
         f"{np.percentile(times, 50):.0f}, p95 {np.percentile(times, 95):.0f}, "
@@ -120,7 +120,7 @@ def _barge(console: Console, reports: Sequence[CallReport]) -> bool:
     return bool(np.percentile(times, 95) <= BARGE_LIMIT_MS and late == 0)
 
 
-def _after_clear(report: CallReport) -> int:
+def after_clear(report: CallReport) -> int:
     """Agent frames between a clear and the end of the interrupting speech: there must be none."""
     record = report.record
     arrived = record.arrivals.at * 8_000

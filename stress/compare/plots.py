@@ -36,6 +36,11 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+def style() -> dict[Any, Any]:
+    """The look of every picture in docs/."""
+    return _STYLE
+
+
 def draw(folder: Path, records: Sequence[Record]) -> list[str]:
     """Write ``compare-*.png``; returns the names of those there was something to draw for."""
     from matplotlib import rc_context

@@ -66,7 +66,8 @@ def main() -> int:
     logs.start(config.log)
     try:
         server.start()
-        while not (server.asr.ready or server.asr.recogniser.failed):
+        recogniser = server.asr.recogniser
+        while not (server.asr.ready or (recogniser and recogniser.failed)):
             time.sleep(0.02)  # a start that is sabotaged is not what is measured
         # After the freeze: what an application allocates while calls run is scanned.
         names = [name for name in args.sabotage.split(",") if name]

@@ -55,6 +55,8 @@ class Stuck:
         time.sleep(1000)
         return Heard("")
 
+    decode_words = decode
+
 
 class Slow:
     """A decoder that takes long to load."""
@@ -207,7 +209,7 @@ class _States:
         self._ready(server)
         for _ in range(CALLS):
             self._call(server).hum()
-        self._bout.until(lambda: server.asr._running, "a decode is under way")
+        self._bout.until(lambda: server.asr.decoding, "a decode is under way")
 
     def recogniser_killed(self, server: Server) -> None:
         self.speaking(server)

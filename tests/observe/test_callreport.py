@@ -247,6 +247,51 @@ def test_the_servers_words_are_joined_by_call_and_in_order(tmp_path: Path) -> No
     assert (entry["call"], entry["clip"], entry["heard"]) == ("CA1", "c2", "first")
 
 
+FULL = {
+    "event": "turn", "call_id": "CA1", "turn": 1, "heard": "a table", "said": "Let me see. Yes.",
+    "played": "Let me", "unplayed": "see. Yes.", "interrupted": True, "pauses": 2,
+    "why": "complete", "source": "deepgram", "early": True, "fillers": ["One moment."],
+    "filler_ms": 400.0, "stages_ms": {"endpoint": 200.0}, "at_ms": {"first_frame": 900.0},
+    "decode_ms": 40.0,
+}  # fmt: skip
+
+
+def test_every_field_of_a_turns_record_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    log.write_text(json.dumps(FULL))
+    (turn,) = server_turns(log)["CA1"]
+    for name in ("heard", "said", "played", "unplayed", "interrupted", "pauses", "why", "source",
+                 "early", "filler_ms", "stages_ms", "at_ms"):  # fmt: skip
+        assert getattr(turn, name) == FULL[name], name
+    assert turn.fillers == ("One moment.",)
+
+
+def test_a_record_of_other_kinds_than_ours_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    odd = {name: [] for name in FULL} | {"event": "turn", "call_id": "CA1", "fillers": 3}
+    log = tmp_path / "server.log"
+    log.write_text(json.dumps(odd))
+    assert server_turns(log) == {"CA1": [ServerTurn("", "")]}
+
+
+def test_a_filler_is_no_answer() -> None:
+    """What is audible first is the filler; the answer comes so much later as at the server."""
+    phone = Phone(buffer_ms=0)
+    speak(phone, 3.0, 1.0)
+    filled = ServerTurn("x", "y", filler_ms=420.0, at_ms={"first_frame": 1420.0})
+    answered = judge(record(phone, said(1, 1.0, 2.5)), [filled]).turns[1]
+    assert (answered.filler_ms, answered.response_ms) == (500.0, 1500.0)
+    only = ServerTurn("x", "", filler_ms=420.0)
+    waiting = judge(record(phone, said(1, 1.0, 2.5)), [only]).turns[1]
+    assert (waiting.filler_ms, waiting.response_ms) == (500.0, None)
+    report = judge(record(phone, said(1, 1.0, 2.5)), [filled])
+    result = summary([report], np.zeros(0))
+    assert result["filler_ms"]["p50"] == 500.0
+    assert result["response_ms"]["p50"] == 1500.0
+    (_, entry) = result["transcript"]
+    assert (entry["filler_ms"], entry["at_ms"]) == (500.0, {"first_frame": 1420.0})
+    assert json.loads(json.dumps(result)) == result
+
+
 def test_a_log_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match="server log"):
         server_turns(Path("/nowhere/log"))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -60,6 +61,27 @@ def test_the_picture_tells_the_call(tmp_path: Path) -> None:
         "hung up here",
     ):
         assert expected in text, expected
+
+
+def test_the_picture_tells_when_model_and_voice_were_asked_and_what_was_heard(
+    tmp_path: Path,
+) -> None:
+    told = report({"endpoint": 200.0, "think": 150.0})
+    server = ServerTurn(
+        "a table for two", "Certainly. For which day?", {"endpoint": 200.0, "think": 150.0},
+        {"asked": 100.0, "voice_asked": 360.0}, why="complete", early=True, interrupted=True,
+        played="Certainly.", unplayed="For which day?", pauses=2,
+    )  # fmt: skip
+    turns = tuple(
+        replace(turn, server=server, filler_ms=640.0) if turn.number == 1 else turn
+        for turn in told.turns
+    )
+    draw(replace(told, turns=turns), tmp_path / "call.svg")
+    text = words(tmp_path / "call.svg")
+    assert "model asked" in text
+    assert "voice asked" in text
+    facts = "complete, asked early, filler after 640 ms, held up 2 times, 1 of 4 words heard"
+    assert facts[:71] in text
 
 
 def test_without_the_servers_log_there_is_one_bar(tmp_path: Path) -> None:

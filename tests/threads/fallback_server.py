@@ -9,16 +9,17 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from functools import partial
 from pathlib import Path
 
 from serving import FAKE_DECODER, Parrot, ToneVoice
 
 from threadline import cli, cli_serve
-from threadline.config import Config
+from threadline.agent import Agent
+from threadline.config import Config, GilPolicy
 from threadline.dialog.brain import Answer
 from threadline.models.store import ModelStore
 from threadline.threads import gil
+from threadline.threads.gil import Verdict
 from threadline.threads.server import Parts
 
 ORDERS = Path(os.environ["ORDERS"])
@@ -37,7 +38,7 @@ def obey(when: str) -> None:
         (ORDERS / f"imported-{order.name}").touch()
 
 
-def quick_parts(config: Config) -> Parts:
+def quick_parts(config: Config, agent: Agent | None = None) -> Parts:
     obey("early")
     return Parts(
         silero=ModelStore().path("silero-vad", "silero_vad.onnx"),
@@ -48,8 +49,15 @@ def quick_parts(config: Config) -> Parts:
     )
 
 
+_preload = gil.preload
+
+
+def quick_preload(policy: GilPolicy, *, recogniser: object, start_with_gil: bool) -> Verdict:
+    """What is left out would only take time, or, the recogniser's, turn the GIL on by itself."""
+    return _preload(policy, ("onnxruntime", "uvloop"), (), start_with_gil)
+
+
 if __name__ == "__main__":
     cli_serve.real_parts = quick_parts
-    # What is left out would only take its time, or, the recogniser's, turn the GIL on by itself.
-    cli_serve.gil.preload = partial(gil.preload, modules=("onnxruntime", "uvloop"), recogniser=())
+    cli_serve.gil.preload = quick_preload
     sys.exit(cli.main(["serve", *sys.argv[1:]]))

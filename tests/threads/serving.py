@@ -29,11 +29,13 @@ from websockets.client import ClientProtocol
 from websockets.frames import Close, Frame, Opcode
 from websockets.uri import parse_uri
 
+from threadline.agent import Agent
 from threadline.audio import mulaw
 from threadline.audio.stream import Resampler
+from threadline.cli_serve import make_brain
 from threadline.config import Config, Log
 from threadline.config import Server as ServerConfig
-from threadline.dialog.brain import Answer, LocalBrain
+from threadline.dialog.brain import Answer, LocalBrain, RemoteBrain
 from threadline.models.piper import PiperVoice
 from threadline.models.store import ModelStore
 from threadline.talking.clauses import ClauseCutter
@@ -180,16 +182,19 @@ def house(
     folder: Path,
     *,
     config: Config | None = None,
-    brain: LocalBrain[Any] | None = None,
+    brain: LocalBrain[Any] | RemoteBrain | None = None,
     voice: Callable[[], Voice] = ToneVoice,
     decoder: str = FAKE_DECODER,
     options: Mapping[str, object] | None = None,
     ready: bool = True,
     listener: socket.socket | None = None,
+    agent: Agent | None = None,
+    smart_turn: Path | None = None,
 ) -> Iterator[House]:
     """A server for the length of a test; its end is clean or the test fails.
 
-    `ready`: wait for the recogniser.
+    `ready`: wait for the recogniser. With an `agent`, and a chain that names a model, the brain is
+    what `threadline serve` makes of them.
     """
     config = config or quick()
     orders = folder / "orders"
@@ -199,7 +204,9 @@ def house(
         load_voice=voice,
         decoder=decoder,
         decoder_options=options or {"folder": str(orders)},
-        brain=brain or Parrot(),
+        brain=brain or (make_brain(config, agent) if agent else Parrot()),
+        smart_turn=smart_turn,
+        agent=agent,
     )
     before = set(threading.enumerate())
     verdict = judge(Facts("free-threaded", gil_on=False), "isolate")

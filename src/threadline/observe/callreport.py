@@ -5,13 +5,16 @@ the first audible agent sample. ``barge_ms``: true onset of the caller's speech,
 is audible, to the last audible sample of the old reply. ``lateness_ms``: arrival of each media
 message after its place on the 20 ms grid of its utterance. The phone's own buffer is inside the
 first two: a person waits for it too.
+
+A filler ("one moment") is no answer: ``filler_ms`` is measured to it, and ``response_ms`` to the
+answer after it, which only the server's log can tell apart: so much later as it was there.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +60,16 @@ class ServerTurn:
     heard: str
     said: str
     stages_ms: Mapping[str, float] = field(default_factory=dict)
+    at_ms: Mapping[str, float] = field(default_factory=dict)  # see turns.INSTANTS
+    why: str = ""  # which rule ended the caller's turn
+    source: str = ""  # who recognised it
+    early: bool = False  # the model was asked before the turn was known to be over
+    played: str = ""  # of what was said, as far as the caller heard it
+    unplayed: str = ""
+    interrupted: bool = False
+    pauses: int = 0  # times the agent was held up and went on
+    fillers: tuple[str, ...] = ()
+    filler_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +87,7 @@ class Turn:
     reply_start: float | None = None  # first and last audible agent sample
     reply_end: float | None = None
     response_ms: float | None = None
+    filler_ms: float | None = None  # a filler came first, and was audible so soon
     barge_ms: float | None = None  # None: the agent was not talking
     silenced: float | None = None  # when the interrupted reply was last audible
     early: bool = False  # the agent began to talk into the caller's speech
@@ -114,15 +128,32 @@ def server_turns(path: Path) -> dict[str, list[ServerTurn]]:
             continue
         if not isinstance(item, dict) or item.get("event") != "turn":
             continue
-        stages = item.get("stages_ms")
-        stages = stages if isinstance(stages, dict) else {}
-        turn = ServerTurn(
-            str(item.get("heard") or ""),
-            str(item.get("said") or ""),
-            {str(k): float(v) for k, v in stages.items() if isinstance(v, int | float)},
-        )
-        found.setdefault(str(item.get("call_id", "")), []).append(turn)
+        found.setdefault(str(item.get("call_id", "")), []).append(_server_turn(item))
     return found
+
+
+def _server_turn(item: Mapping[str, Any]) -> ServerTurn:
+    """One record; what is absent or of another kind than we write counts as not known."""
+    texts = {name: str(item.get(name) or "") for name in ("heard", "said", "why", "source")}
+    filler_ms, pauses, fillers = (item.get(name) for name in ("filler_ms", "pauses", "fillers"))
+    return ServerTurn(
+        **texts,
+        stages_ms=_numbers(item.get("stages_ms")),
+        at_ms=_numbers(item.get("at_ms")),
+        early=item.get("early") is True,
+        played=str(item.get("played") or ""),
+        unplayed=str(item.get("unplayed") or ""),
+        interrupted=item.get("interrupted") is True,
+        pauses=pauses if isinstance(pauses, int) else 0,
+        fillers=tuple(map(str, fillers)) if isinstance(fillers, list) else (),
+        filler_ms=float(filler_ms) if isinstance(filler_ms, int | float) else None,
+    )
+
+
+def _numbers(found: object) -> dict[str, float]:
+    if not isinstance(found, dict):
+        return {}
+    return {str(k): float(v) for k, v in found.items() if isinstance(v, int | float)}
 
 
 def judge(record: CallRecord, log: Sequence[ServerTurn] = ()) -> CallReport:
@@ -157,6 +188,7 @@ def summary(
         "early": sum(turn.early for turn in turns),
         "unsaid": sum(report.record.unsaid for report in reports),
         "response_ms": _centiles((turn.response_ms for turn in turns), (50, 95, 99)),
+        "filler_ms": _centiles((turn.filler_ms for turn in turns), (50, 95, 99)),
         "barge_ms": _centiles((turn.barge_ms for turn in turns), (50, 95, 100)),
         "lateness_ms": _centiles(np.concatenate(lateness), (50, 99, 99.9, 100)),
         "client_lateness_ms": _centiles(client_lateness_ms, (50, 99, 99.9, 100)),
@@ -177,13 +209,24 @@ def transcript(report: CallReport) -> list[dict[str, Any]]:
             "caller": [turn.onset, turn.speech_end] if turn.number else None,
             "agent": None if turn.reply_start is None else [turn.reply_start, turn.reply_end],
             "response_ms": turn.response_ms,
+            **_told(turn.server),
+            "filler_ms": turn.filler_ms,
             "barge_ms": turn.barge_ms,
-            "heard": turn.server.heard if turn.server else None,
-            "said": turn.server.said if turn.server else None,
-            "stages_ms": dict(turn.server.stages_ms) if turn.server else None,
         }
         for turn in report.turns
     ]
+
+
+def _told(server: ServerTurn | None) -> dict[str, Any]:
+    """The server's side of a turn, ready for JSON; each value null without its log."""
+    if server is None:
+        return dict.fromkeys(field.name for field in fields(ServerTurn))
+    return {
+        **{field.name: getattr(server, field.name) for field in fields(ServerTurn)},
+        "stages_ms": dict(server.stages_ms),
+        "at_ms": dict(server.at_ms),
+        "fillers": list(server.fillers),
+    }
 
 
 def _greeting(record: CallRecord, server: ServerTurn | None) -> Turn:
@@ -211,6 +254,8 @@ def _turn(record: CallRecord, index: int, server: ServerTurn | None) -> Turn:
     reply = [u for u in reply if u.first_loud <= on_time] and reply
     clean = next((u for u in reply if u.first_loud >= speech_end), None)
     start, end = _span(reply)
+    wait = _ms(clean.first_loud - speech_end) if clean and said.speaks else None
+    filler_ms, response_ms = _apart(wait, server)
     return Turn(
         number=said.turn,
         clip=said.name,
@@ -219,12 +264,21 @@ def _turn(record: CallRecord, index: int, server: ServerTurn | None) -> Turn:
         speaks=said.speaks,
         reply_start=start,
         reply_end=end,
-        response_ms=_ms(clean.first_loud - speech_end) if clean and said.speaks else None,
+        response_ms=response_ms,
+        filler_ms=filler_ms,
         barge_ms=barge_ms,
         silenced=silenced,
         early=any(after < u.start and onset < u.first_loud < speech_end for u in audible),
         server=server,
     )
+
+
+def _apart(wait: float | None, server: ServerTurn | None) -> tuple[float | None, float | None]:
+    """The wait for a filler, if one came first, and that for the answer."""
+    if wait is None or server is None or server.filler_ms is None:
+        return None, wait
+    answered = server.at_ms.get("first_frame")
+    return wait, None if answered is None else wait + max(0.0, answered - server.filler_ms)
 
 
 def _span(spoken: Sequence[Utterance]) -> tuple[float | None, float | None]:

@@ -77,6 +77,36 @@ def render(samples: Iterable[Sample]) -> bytes:
     return generate_latest(page)
 
 
+def merge(pages: Mapping[str, bytes], label: str) -> bytes:
+    """The pages of several processes as one: every sample says in `label` whose it is.
+
+    Pages are as `render` makes them; metrics stand in the order of the first that has them.
+    """
+    heads: dict[str, list[str]] = {}
+    bodies: dict[str, list[str]] = {}
+    for whose, page in pages.items():
+        own, name = f'{label}="{whose}"', ""
+        for line in page.decode("utf-8").splitlines():
+            if line.startswith("# "):
+                name = line.split(" ", 3)[2]
+                head = heads.setdefault(name, [])
+                if line not in head:
+                    head.append(line)
+            elif line:
+                bodies.setdefault(name, []).append(_labelled(line, own))
+    lines = (line for name, head in heads.items() for line in (*head, *bodies.get(name, ())))
+    return "".join(f"{line}\n" for line in lines).encode("utf-8")
+
+
+def _labelled(line: str, own: str) -> str:
+    """A sample's line, with one more label in front of its others."""
+    name, brace, rest = line.partition("{")
+    if brace:
+        return f"{name}{{{own},{rest}"
+    name, _, number = line.partition(" ")
+    return f"{name}{{{own}}} {number}"
+
+
 class _Page:
     """Metric families by name, in the shape of a prometheus_client collector."""
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ..audio import mulaw
 from ..audio.mulaw import RATE
 from ..errors import ConfigError
-from .callreport import CallReport, Turn
+from .callreport import CallReport, ServerTurn, Turn
+from .turns import STAGES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +22,7 @@ _FORMATS = (".png", ".svg", ".pdf")
 _INK, _SOFT, _GRID = "#1f2933", "#7b8794", "#e4e7eb"
 _CALLER, _AGENT, _CUT = "#0b7285", "#d9730d", "#d6264f"
 _STAGES = ("#364fc7", "#4c6ef5", "#15aabf", "#12b886", "#82c91e", "#fab005", "#be4bdb")
+_LINE, _ALL = "line and phone buffer", "end of speech to answer"
 _REST = "#ced4da"  # between what the server's stages explain and what the phone measured
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -33,7 +35,9 @@ _STYLE: dict[Any, Any] = {
 _LANE = {"caller": 1.0, "agent": -1.0}  # the lanes' middles
 _COLUMNS = 2400  # of the envelope over the whole call
 _QUIET, _LOUD = -48.0, 0.0  # dBFS drawn as nothing and as a full lane
-_WORDS = 58  # letters of a turn's words that fit beside its bar
+_ROW = 0.62  # inches to a turn's bar and words
+_INSTANTS = {"asked": ("model asked", "v", _INK), "voice_asked": ("voice asked", "v", "white")}
+_WORDS = 72  # letters of a turn's words that fit beside its bar
 
 
 def draw(report: CallReport, path: Path) -> None:
@@ -52,11 +56,11 @@ def draw(report: CallReport, path: Path) -> None:
         raise ConfigError("a picture needs matplotlib: pip install 'threadline[dev]'") from error
     turns = [turn for turn in report.turns if turn.number]
     rows = max(1, len(turns))
-    height = 3.3 + 0.55 * rows + 0.9
+    height = 3.3 + _ROW * rows + 0.9
     with rc_context(_STYLE):
         layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12)
         figure = Figure(figsize=(14, height), layout=layout, facecolor="white")
-        talk, falls = figure.subplots(2, 1, height_ratios=[3.3, 0.55 * rows + 0.6])
+        talk, falls = figure.subplots(2, 1, height_ratios=[3.3, _ROW * rows + 0.6])
         _talk(talk, report)
         _falls(falls, turns)
         try:
@@ -161,7 +165,7 @@ def _cut(axes: Axes, onset: float, silenced: float) -> None:
 
 def _falls(axes: Axes, turns: Sequence[Turn]) -> None:
     """One row for each turn: its response time, split by stage where the server told."""
-    stages = list(dict.fromkeys(name for turn in turns for name in _known(turn)))
+    stages = list(dict.fromkeys([*STAGES, *(name for turn in turns for name in _known(turn))]))
     colours = {name: _STAGES[at % len(_STAGES)] for at, name in enumerate(stages)}
     longest = max([100.0, *(_length(turn) for turn in turns)])
     shown: set[str] = set()
@@ -170,7 +174,7 @@ def _falls(axes: Axes, turns: Sequence[Turn]) -> None:
         parts = dict(_known(turn))
         rest = (turn.response_ms or 0.0) - sum(parts.values())
         if rest > 0.5:
-            parts["line and phone buffer" if parts else "end of speech to answer"] = rest
+            parts[_LINE if parts else _ALL] = rest
         for name, width in parts.items():
             label = "_" if name in shown else name
             shown.add(name)
@@ -181,6 +185,7 @@ def _falls(axes: Axes, turns: Sequence[Turn]) -> None:
                     at + width / 2, row, f"{width:.0f}", color=light, ha="center", va="center"
                 )
             at += width
+        _asked(axes, row, turn, shown)
         _beside(axes, row, max(at, turn.response_ms or 0.0) + longest * 0.01, longest * 1.13, turn)
     axes.set_ylim(len(turns) - 0.4, -0.6)
     axes.set_yticks(range(len(turns)), [f"{t.number}  {t.clip}"[:28] for t in turns])
@@ -191,19 +196,57 @@ def _falls(axes: Axes, turns: Sequence[Turn]) -> None:
     _bare(axes)
     axes.grid(axis="x", color=_GRID, lw=0.7)
     if shown:
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=8, frameon=False, fontsize=8.5,
-                    handlelength=1, handleheight=1, borderaxespad=0.2)  # fmt: skip
+        _legend(axes, stages)
+
+
+def _legend(axes: Axes, stages: Sequence[str]) -> None:
+    """One row, the signs first, then the stages in the order in which they follow one another."""
+    order = {name: at for at, name in enumerate([*stages, _ALL, _LINE])}
+    signs = zip(*axes.get_legend_handles_labels(), strict=True)
+    handles, labels = zip(*sorted(signs, key=lambda sign: order.get(sign[1], -1)), strict=True)
+    axes.legend(handles, labels, loc="lower right", bbox_to_anchor=(1, 1), ncols=12,
+                columnspacing=1.2, frameon=False, fontsize=8.5, handlelength=1, handleheight=1,
+                borderaxespad=0.2)  # fmt: skip
+
+
+def _asked(axes: Axes, row: int, turn: Turn, shown: set[str]) -> None:
+    """Ticks above the bar, where the model and the voice were asked: inside of an earlier stage
+    when the answer was begun before the turn was known to be over."""
+    for name, (label, sign, colour) in _INSTANTS.items():
+        at = turn.server.at_ms.get(name) if turn.server else None
+        if at is None:
+            continue
+        axes.plot([max(0.0, at)], [row - 0.34], sign, color=colour, markeredgecolor=_INK, ms=5,
+                  label="_" if label in shown else label, clip_on=False)  # fmt: skip
+        shown.add(label)
 
 
 def _beside(axes: Axes, row: int, at: float, words_at: float, turn: Turn) -> None:
-    """The total, and the words where they are known."""
+    """The total, and the words and what became of them where they are known."""
     total = "" if turn.response_ms is None else f"{turn.response_ms:.0f} ms"
     missing = "no answer" if turn.unanswered else "spoke too early" if turn.early else ""
     axes.text(at, row, total or missing, va="center", weight="bold",
               color=_INK if total else _CUT)  # fmt: skip
     if turn.server:
         words = f"“{_short(turn.server.heard)}”\n→ {_short(turn.server.said)}"
+        if facts := _facts(turn, turn.server):
+            words += f"\n{_short(', '.join(facts))}"
         axes.text(words_at, row, words, va="center", fontsize=8, color=_SOFT, linespacing=1.4)
+
+
+def _facts(turn: Turn, server: ServerTurn) -> list[str]:
+    """What else became of the answer, in a few words each."""
+    facts = [server.why] if server.why else []
+    if server.early:
+        facts.append("asked early")
+    if turn.filler_ms is not None:
+        facts.append(f"filler after {turn.filler_ms:.0f} ms")
+    if server.pauses:
+        facts.append("held up once" if server.pauses == 1 else f"held up {server.pauses} times")
+    if server.interrupted:
+        heard, lost = len(server.played.split()), len(server.unplayed.split())
+        facts.append(f"{heard} of {heard + lost} words heard")
+    return facts
 
 
 def _known(turn: Turn) -> dict[str, float]:

@@ -42,7 +42,7 @@ class Said:
 
     `final`: the answer to the `ask` of `windows`, `seconds` after it; `late`: by the clock, not
     by the server's word. `first`: s from the utterance's first audio to its first text; 0 when
-    there was text before.
+    there was text before. `covered`: s of the utterance that the server has heard.
     """
 
     utterance: int
@@ -52,6 +52,7 @@ class Said:
     seconds: float = 0.0
     late: bool = False
     first: float = 0.0
+    covered: float = 0.0
 
 
 @dataclass(slots=True)
@@ -231,16 +232,21 @@ class Stream:
             self._utterances = [u for u in self._utterances if u.end == math.inf or u.asks]
         return answers
 
-    @staticmethod
     def _tell(
-        said: _Utterance, windows: int, now: float, asked: float | None = None, late: bool = False
+        self,
+        said: _Utterance,
+        windows: int,
+        now: float,
+        asked: float | None = None,
+        late: bool = False,
     ) -> Said:
         said.told = said.text
         first = now - said.began if said.silent and said.text else 0.0
         said.silent = said.silent and not said.text
+        covered = max(0.0, min(self._seen, said.end) - said.begin)
         if asked is None:
-            return Said(said.number, 0, said.text, False, first=first)
-        return Said(said.number, windows, said.text, True, now - asked, late, first)
+            return Said(said.number, 0, said.text, False, first=first, covered=covered)
+        return Said(said.number, windows, said.text, True, now - asked, late, first, covered)
 
 
 def part(results: Results, low: float, high: float) -> str:

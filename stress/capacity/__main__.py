@@ -1,0 +1,110 @@
+"""``just capacity``: how many calls one core carries through the whole cascade, on both builds.
+
+    just capacity                        10 minutes on two cores; writes docs/capacity.md
+    just capacity --calls 1,100,200      only these numbers
+    just capacity --page                 only write the page anew, from the runs of the last time
+
+The number of calls rises until the service level breaks: response p95 within 100 ms of a single
+call's, p99.9 of frame lateness within 5 ms (or what a bare timer had beside it), no underrun
+behind the phone's 40 ms buffer, nothing dropped, 95 % of the interruptions silent in 150 ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+
+from threadline.audio import mulaw, wav
+from threadline.errors import ConfigError, ThreadlineError
+from threadline.wire.script import Clip
+
+from ..bench.phone import spoken, voice
+from ..compare.record import BUILDS, NAMES, Build, machine
+from . import page
+from .run import HEARD, Bench, Result
+
+ROOT = Path(__file__).parents[2]
+STEPS = "1,50,100,150,200,250,300,350,400"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="just capacity",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--gil-python", metavar="FILE", help="the GIL build's python; the recipe fills this in")
+    add("--calls", default=STEPS, metavar="N,N", help=f"numbers of calls, rising ({STEPS})")
+    add("--lines", type=int, default=5, help="what each caller says, in lines")
+    add("--only", default="", choices=("", *BUILDS), help="one build")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the server")
+    add("--page", action="store_true", help="run nothing")
+    args = parser.parse_args(argv)
+    console, folder = Console(highlight=False), ROOT / "out" / "capacity"
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / "results.json"
+    try:
+        if not args.page:
+            results = _run(args, folder, console)
+            kept.write_text(json.dumps([asdict(one) for one in results], indent=1), "utf-8")
+        if not kept.exists():
+            raise ConfigError("There are no runs to write about: run `just capacity` first.")
+        results = [Result(**one) for one in json.loads(kept.read_text("utf-8"))]
+        console.print(page.table(results))
+        page.write(ROOT / "docs", results, machine())
+    except ThreadlineError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    console.print("docs/capacity.md is written")
+    return 0
+
+
+def _run(args: argparse.Namespace, folder: Path, console: Console) -> list[Result]:
+    if sys._is_gil_enabled() or not args.gil_python:
+        raise ConfigError("Run this as `./justw capacity`, which finds both builds of Python.")
+    python: dict[Build, str] = {"free": sys.executable, "gil": args.gil_python}
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise ConfigError("There is one core only: callers and server would measure each other.")
+    speaker = voice()
+    bench = Bench(
+        python=python,
+        line=_written(folder, spoken(speaker, HEARD, "line")),
+        cut=_written(folder, spoken(speaker, "Wait a moment, please.", "cut")),
+        folder=folder,
+        server_cores=",".join(map(str, cores[len(cores) // 2 :])),
+        load_cores=",".join(map(str, cores[: len(cores) // 2])),
+        lines=args.lines,
+    )
+    flags = [part for one in args.set for part in ("--set", one)]
+    results: list[Result] = []
+    for build in BUILDS if not args.only else (args.only,):
+        single, broken = 0.0, 0
+        for calls in map(int, args.calls.split(",")):
+            result = bench.run(build, calls, flags)
+            results.append(result)
+            single = single or result.response_p95
+            problems = result.broken(single)
+            broken += bool(problems)
+            console.print(f"{NAMES[build]:<10} {page.line(result)}  {', '.join(problems)}")
+            if broken == 2:  # once may be the machine's other tenants
+                break
+    return results
+
+
+def _written(folder: Path, clip: Clip) -> Path:
+    path = folder / f"{clip.name}.wav"
+    wav.write_mono(path, mulaw.decode(clip.codes), mulaw.RATE)
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from threadline.observe.headroom import (
+    ENOUGH_FRAMES,
+    LATE_MS,
+    LATE_SHARE,
+    REST_SECONDS,
+    WAITED_SECONDS,
+    Headroom,
+)
+from threadline.observe.histogram import LATENESS_MS, Histogram
+
+
+def counts(histogram):
+    return histogram.snapshot().counts
+
+
+def test_frames_on_time_leave_room():
+    room, lateness = Headroom(LATENESS_MS), Histogram(LATENESS_MS)
+    for now in range(20):
+        for _ in range(500):
+            lateness.observe(0.3)
+        assert room.look(now, counts(lateness), 0.0) == ""
+
+
+def test_late_frames_close_the_door_until_all_was_well_for_a_while():
+    room, lateness = Headroom(LATENESS_MS), Histogram(LATENESS_MS)
+    for _ in range(90):
+        lateness.observe(1.0)
+    for _ in range(10):
+        lateness.observe(LATE_MS * 2)
+    assert room.look(100.0, counts(lateness), 0.0) == "10 % of the frames leave late"
+    now = 100.0
+    while now + 1 < 100.0 + REST_SECONDS:
+        now += 1
+        for _ in range(200):
+            lateness.observe(1.0)
+        assert room.look(now, counts(lateness), 0.0)
+    assert room.look(100.0 + REST_SECONDS, counts(lateness), 0.0) == ""
+
+
+def test_what_was_late_long_ago_counts_no_more():
+    room, lateness = Headroom(LATENESS_MS), Histogram(LATENESS_MS)
+    for _ in range(1000):
+        lateness.observe(90.0)
+    assert room.look(0.0, counts(lateness), 0.0)
+    assert room.look(REST_SECONDS, counts(lateness), 0.0) == ""
+
+
+def test_a_handful_of_frames_proves_nothing():
+    room, lateness = Headroom(LATENESS_MS), Histogram(LATENESS_MS)
+    for _ in range(ENOUGH_FRAMES - 1):
+        lateness.observe(90.0)
+    assert room.look(0.0, counts(lateness), 0.0) == ""
+
+
+def test_turns_that_wait_for_the_recogniser_close_it_too():
+    room, lateness = Headroom(LATENESS_MS), Histogram(LATENESS_MS)
+    assert room.look(0.0, counts(lateness), WAITED_SECONDS) == ""
+    assert "recogniser" in room.look(1.0, counts(lateness), WAITED_SECONDS + 0.1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 400)), min_size=2, max_size=30))
+def test_the_door_is_shut_exactly_while_a_recent_look_was_bad(seconds):
+    room, lateness = Headroom(LATENESS_MS), Histogram(LATENESS_MS)
+    bad_at = []
+    for now, (good, late) in enumerate(seconds):
+        for _ in range(good):
+            lateness.observe(0.2)
+        for _ in range(late):
+            lateness.observe(LATE_MS * 1.5)
+        total = good + late
+        if total >= ENOUGH_FRAMES and late > LATE_SHARE * total:
+            bad_at.append(now)
+        reason = room.look(float(now), counts(lateness), 0.0)
+        assert bool(reason) == any(now - bad < REST_SECONDS for bad in bad_at)
+
+
+def test_the_bound_of_lateness_falls_between_two_buckets():
+    assert any(low < LATE_MS <= high for low, high in pairwise(LATENESS_MS))
