@@ -95,6 +95,10 @@ capacity *ARGS:
 rolling *ARGS:
     @python -m stress.rolling "$@"
 
+# Let every vendor fail in every way while calls go on; writes docs/vendors.md.
+faults *ARGS:
+    @env -u PYTHON_GIL python -m stress.faults "$@"
+
 # Python, with the packages on its path.
 [private]
 [no-cd]

@@ -96,6 +96,7 @@ class AsrStage:
         # Reports.
         self.beat = 0
         self.failed = 0
+        self.oldest = 0.0  # s, monotonic: since when the first turn waits for its text; 0: none
         self.ready = False  # the recogniser, if there is one, decodes
         self.fallbacks = {source.name: 0 for source in self._chain}
         self.opinions = dict.fromkeys(Barge, 0)
@@ -265,6 +266,8 @@ class AsrStage:
 
     def _check_waiting(self, now: float) -> None:
         """Nobody waits for ever."""
+        turns = [said.over.at for said in self._waiting.values() if said.over is not None]
+        self.oldest = min(turns, default=0) / 1e9
         for said in list(self._waiting.values()):
             self.on_call = said.call
             if said.gone:

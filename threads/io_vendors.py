@@ -42,6 +42,7 @@ from .messages import (
     Speak,
     Spoken,
 )
+from .stalls import Pulse
 from .wake import Inbox, Outbox, Overflow
 
 log = logger("io-vendors")
@@ -164,6 +165,7 @@ class IoVendors:
         self._kinds = _kinds(config, len(calls))
         self._to_reply = _Way(to_reply)
         self._to_asr = _Way(to_reply if to_asr is None else to_asr)
+        self.pulse = Pulse()
         self._loop = uvloop.new_event_loop()
         self._clients: list[Client] = []
         self._takers: dict[type, Client] = {}
@@ -173,6 +175,7 @@ class IoVendors:
         asyncio.set_event_loop(self._loop)
         self._loop.run_until_complete(self._begin())
         self._loop.add_reader(self.inbox.fileno(), self._woken)
+        self._loop.add_reader(self.pulse.fileno(), self.pulse.answer)
         self._loop.call_later(1.0, self._tick)
 
     async def _begin(self) -> None:
@@ -194,6 +197,7 @@ class IoVendors:
     def finish(self) -> None:
         """End every request and close every socket, within about `STOP_SECONDS`."""
         self._loop.remove_reader(self.inbox.fileno())
+        self._loop.remove_reader(self.pulse.fileno())
         self._loop.run_until_complete(self._finish())
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()

@@ -6,6 +6,7 @@ several threads at once: readiness, and what the return of the GIL means.
 
 from __future__ import annotations
 
+import math
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -22,7 +23,8 @@ from ..dialog.tools import HANG_UP
 from ..errors import Exit
 from ..listening.silero import Silero
 from ..listening.smart_turn import SmartTurn
-from ..observe.prometheus import Sample, gauge
+from ..observe.headroom import Headroom
+from ..observe.prometheus import Sample, gauge, merge
 from ..talking.clauses import ClauseCutter
 from . import logs
 from .asr import AsrStage
@@ -35,6 +37,8 @@ from .io_vendors import IoVendors
 from .pacer import Pacer
 from .realtime import lock_memory
 from .reply import ReplyStage
+from .siblings import Siblings
+from .stalls import LIMIT_MS
 from .supervisor import Running, Stage, Supervisor
 from .tts import TtsStage, Voice
 from .vad import VadStage
@@ -45,6 +49,10 @@ from .workers import Crew, WorkerStage
 log = logs.logger("server")
 
 FRAME_SECONDS = 0.02
+# What a turn of these may take; the others have two frames.
+VOICE_MS = 1_500.0  # a long clause of the local voice, on a loaded machine
+MODEL_MS = 1_000.0  # a batch of the end-of-turn model
+SDK_MS = 100.0  # a burst of requests: each takes its client some ms
 FALLBACK_SHARE = 4  # with the GIL on, one call in so many is admitted
 FALLBACK_PREBUFFER = 3  # and so many times the prebuffer
 
@@ -66,7 +74,12 @@ class Server:
     """One process's worth of calls. `start`, then `run` until it is told to stop."""
 
     def __init__(
-        self, config: Config, verdict: Verdict, parts: Parts, listener: socket.socket
+        self,
+        config: Config,
+        verdict: Verdict,
+        parts: Parts,
+        listener: socket.socket,
+        siblings: Siblings | None = None,
     ) -> None:
         self.address: tuple[str, int] = listener.getsockname()[:2]
         self.calls = [Call(slot) for slot in range(config.server.max_calls)]
@@ -75,6 +88,8 @@ class Server:
         self._refused = False  # the GIL came on late, and the policy is `refuse`
         self.inboxes: dict[str, Inbox] = {}
         self._make_stages(config, verdict, parts, listener)
+        self.io.siblings = self._siblings = siblings
+        self._headroom = Headroom(self.io.lateness.bounds)
         if verdict.fallback:
             self._fall_back()
         running = self._running()
@@ -85,6 +100,9 @@ class Server:
             collector=collector,
             gil_sample=self._gil.sample,
             gil_changed=self._gil_changed,
+            state=self._depths,
+            each_second=self._look,
+            publish=self._publish,
         )
         drains: Outbox[object] = self.inboxes["io-calls"].port("supervisor")
         self.supervisor = Supervisor(
@@ -236,19 +254,29 @@ class Server:
         """In the order of their start: those that are asked before those that ask."""
         reply = self.inboxes["reply"]
 
-        def on_thread(stage: Stage, wake: Callable[[], None]) -> Running:
-            return Running(stage, wake, reply.port(f"{stage.name}'s defects"))
+        def made(
+            stage: Stage,
+            wake: Callable[[], None],
+            awake: Callable[[int], int],
+            limit_ms: float = LIMIT_MS,
+        ) -> Running:
+            failed: Outbox[object] = reply.port(f"{stage.name}'s defects")
+            return Running(stage, wake, failed, awake, limit_ms)
 
-        asked: list[Any] = [self.tts, *self.workers, self.endpoint, self.asr]
-        running = [on_thread(stage, stage.inbox.wake) for stage in asked if stage is not None]
+        def with_inbox(stage: Any, limit_ms: float = LIMIT_MS) -> Running:
+            return made(stage, stage.inbox.wake, lambda now: int(stage.inbox.awake), limit_ms)
+
+        running = [with_inbox(worker, math.inf) for worker in self.workers]
+        for stage, limit_ms in ((self.tts, VOICE_MS), (self.endpoint, MODEL_MS)):
+            if stage is not None:
+                running.append(with_inbox(stage, limit_ms))
+        running.append(with_inbox(self.asr))
         if self.vendors is not None:
-            running.append(on_thread(self.vendors, self.vendors.stop))
-        running += [
-            on_thread(self.reply, reply.wake),
-            on_thread(self.vad, self.vad.inbox.wake),
-            on_thread(self.pacer, lambda: None),  # its timer wakes it
-        ]
-        io = on_thread(self.io, self.io.stop)
+            vendors = self.vendors
+            running.append(made(vendors, vendors.stop, vendors.pulse.awake, SDK_MS))
+        running += [with_inbox(self.reply), with_inbox(self.vad)]
+        running.append(made(self.pacer, lambda: None, lambda now: self.pacer.awake))  # a timer's
+        io = made(self.io, self.io.stop, self.io.pulse.awake)
         self.io.defect = io.blame
         return [*running, io]
 
@@ -274,6 +302,9 @@ class Server:
             inbox.close()
         self.watch.close()
         self.supervisor.close()
+        self.io.pulse.close()
+        if self.vendors is not None:
+            self.vendors.pulse.close()
         return ended
 
     # -- what concerns several threads ----------------------------------------------------------
@@ -311,12 +342,35 @@ class Server:
         if self.asr.recogniser is not None:
             self.asr.recogniser.placement = "process"
 
+    def _look(self, now: float) -> None:
+        """Once a second, on the watch thread: is there room for further calls?"""
+        before = self._headroom.reason
+        waited = max(0.0, now - self.asr.oldest) if self.asr.oldest else 0.0
+        counts = self.io.lateness.snapshot().counts
+        reason = self.io.strained = self._headroom.look(now, counts, waited)
+        if bool(reason) != bool(before):
+            log.warning("admission", closed=bool(reason), reason=reason or before)
+
+    def _publish(self, page: bytes) -> bytes:
+        """The metrics page, of all processes when there are several."""
+        if self._siblings is None:
+            return page
+        self._siblings.publish(page)
+        pages = enumerate(self._siblings.pages())
+        return merge({str(row): one for row, one in pages if one}, "process")
+
+    def _depths(self) -> dict[str, object]:
+        """What waits in the rings, for the report of a stall."""
+        return {"depths": {name: inbox.depth() for name, inbox in self.inboxes.items()}}
+
     def _samples(self) -> Iterable[Sample]:
         """For the metrics page: what the return of the GIL changes."""
         fallback = float(self._gil.verdict.fallback)
         yield gauge("threadline_fallback", "1 in fallback mode: the GIL is on.", fallback)
         held = self.pacer.prebuffer * FRAME_SECONDS
         yield gauge("threadline_prebuffer_seconds", "Audio held before an answer begins.", held)
+        strained = float(bool(self.io.strained))
+        yield gauge("threadline_strained", "1 while no call is taken for want of room.", strained)
 
 
 def _clauses(text: str) -> list[str]:

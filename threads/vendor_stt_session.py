@@ -189,7 +189,8 @@ class Session:
 
     def _expire(self) -> None:
         now = time.monotonic()
-        self._tell(self._stream.expire(now))
+        if self._ws is not None:  # else its silence says nothing
+            self._tell(self._stream.expire(now))
         if not self._stream.overdue(now):
             self._arm(now)
         elif self._ws is None:

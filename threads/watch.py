@@ -47,6 +47,8 @@ class Watch:
         gil_sample: told whether the GIL is on and the time (time.monotonic, s); what it
             returns, unless None, goes to `gil_changed`.
         state: what else the report of a stall should say.
+        each_second: called at each full look, with its time.
+        publish: given the page of this process, returns the one to be shown.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class Watch:
         gil_sample: Callable[[bool, float], object | None],
         gil_changed: Callable[[object], None],
         state: Callable[[], Mapping[str, object]] = dict,
+        each_second: Callable[[float], None] = lambda now: None,
+        publish: Callable[[bytes], bytes] = lambda page: page,
     ) -> None:
         self.page = b""
         """The metrics page as of the last look. Any thread may read the attribute."""
@@ -65,6 +69,8 @@ class Watch:
         self._heart = _Heartbeats(stages)
         self._gil_sample = gil_sample
         self._gil_changed = gil_changed
+        self._each_second = each_second
+        self._publish = publish
         self._inbox = Inbox("watch")
         self._stopping = False
         self._process = read_process()
@@ -99,7 +105,9 @@ class Watch:
             self._gil_changed(change)
         self._process = read_process()
         self._collector.look(now, self._process.resident)
-        self.page = render(sample for source in self._sources for sample in source())
+        self._each_second(now)
+        page = render(sample for source in self._sources for sample in source())
+        self.page = self._publish(page)
 
     def _own_samples(self) -> Iterable[Sample]:
         process = self._process

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,9 @@ from .models.store import ModelStore
 from .threads import gil, logs
 from .threads.asr_process import WHISPER
 from .threads.io_calls import listen
+from .threads.processes import Processes, command
 from .threads.server import Parts, Server
+from .threads.siblings import Siblings
 from .threads.supervisor import ignore_signals
 from .threads.tts import Voice
 
@@ -47,6 +50,7 @@ examples:
   threadline serve --host 0.0.0.0 --port 9000 --max-calls 200 --log-format json
   threadline serve examples.booking:agent --llm openai:gpt-4.1-mini    (OPENAI_API_KEY is set)
   threadline serve app.py:agent --stt deepgram,whisper --llm openai --tts cartesia,piper
+  threadline serve --processes 4 --max-calls 100
   threadline serve --config threadline.toml --set vad.hangover_ms=600
 """
 
@@ -66,6 +70,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--host", help="address to listen on (default 127.0.0.1)")
     add("--port", help="port to listen on, 0 for a free one (default 8080)")
     add("--max-calls", metavar="N", help="calls at once (default 64)")
+    add("--processes", metavar="K", help="so many processes share the port (default 1)")
+    add("--inherited", help=argparse.SUPPRESS)  # a child's descriptors: see threads/processes.py
     add("--gil", metavar="POLICY", help=f"one of {', '.join(get_args(GilPolicy))} (isolate)")
     for kind, what in (("stt", "who listens"), ("llm", "who thinks"), ("tts", "who speaks")):
         add(f"--{kind}", metavar="CHAIN", help=f"{what}: of {forms(f'{kind}.chain')}")
@@ -87,6 +93,8 @@ def run(args: argparse.Namespace) -> Exit:
     if args.app:
         config = cli_vendors.with_model(config)
     cli_vendors.check(config)
+    if config.server.processes > 1 and not args.inherited:
+        return _serve_in_many(config)
     local = "whisper" in names(config.stt.chain)
     verdict = gil.preload(
         config.gil,
@@ -96,7 +104,8 @@ def run(args: argparse.Namespace) -> Exit:
     agent = load_agent(app_name(args.app)) if args.app else None
     parts = real_parts(config, agent)
     verdict = gil.look_again(verdict, config.start_with_gil)
-    server = Server(config, verdict, parts, listen(config.server.host, config.server.port))
+    listener, siblings = _door(config, args.inherited)
+    server = Server(config, verdict, parts, listener, siblings)
     logs.start(config.log)
     try:
         server.supervisor.catch_signals()
@@ -107,12 +116,37 @@ def run(args: argparse.Namespace) -> Exit:
         ignore_signals()
 
 
+def _serve_in_many(config: Config) -> Exit:
+    """Be the parent of several servers; each is this very command again."""
+    listener = listen(config.server.host, config.server.port)
+    logs.start(config.log)
+    many = Processes(
+        command(sys.argv[1:]), listener, config.server.processes, config.server.drain_seconds
+    )
+    try:
+        return many.run()
+    finally:
+        many.close()
+        listener.close()
+        logs.stop(2.0)
+        ignore_signals()
+
+
+def _door(config: Config, inherited: str | None) -> tuple[socket.socket, Siblings | None]:
+    """Where callers come in, and who else stands there."""
+    if not inherited:
+        return listen(config.server.host, config.server.port), None
+    door, shared, row, count = map(int, inherited.split(","))
+    return socket.socket(fileno=door), Siblings(shared, count, row)
+
+
 def settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Config:
     """The configuration that the file, the environment and the flags make."""
     flags: dict[str, Value | None] = {
         "server.host": args.host,
         "server.port": args.port,
         "server.max_calls": args.max_calls,
+        "server.processes": args.processes,
         "gil": args.gil,
         "stt.chain": args.stt,
         "llm.chain": args.llm,

@@ -19,7 +19,8 @@ class Server:
 
     host: str = "127.0.0.1"
     port: int = 8080
-    max_calls: int = 64
+    max_calls: int = 64  # of one process
+    processes: int = 1  # that share the port
     public_url: str = ""  # what the carrier reaches, as wss://host; empty: taken from the request
     twilio_auth_token: str = field(
         default="", repr=False

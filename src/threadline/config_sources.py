@@ -48,6 +48,7 @@ MULTIPLES = {"pacer.prebuffer_ms": 20}  # it is counted in frames
 RANGES: dict[str, tuple[float, float]] = {
     "server.port": (0, 65_535),  # 0: any free one
     "server.max_calls": (1, 1000),
+    "server.processes": (1, 64),
     "server.handshake_seconds": (0.1, 60),
     "server.start_seconds": (0.1, 120),
     "server.silent_peer_seconds": (1, 3600),

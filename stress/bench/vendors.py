@@ -70,10 +70,10 @@ def vendors(
             process.terminate()
         for process in processes:
             try:
-                process.wait(5)
+                process.communicate(timeout=5)  # closes our end of its pipe, too
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
+                process.communicate()
 
 
 def _start(

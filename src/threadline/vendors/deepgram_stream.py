@@ -145,7 +145,9 @@ class Stream:
         self._utterances = [u for u in self._utterances if u.number != utterance]
 
     def read(self, results: Results, now: float) -> list[Said]:
-        """What a result makes known."""
+        """What a result makes known; one about audio that was never sent, nothing."""
+        if results.end > self._position + SLOP_SECONDS:
+            return []  # taken at its word, it would answer for all that is still to be said
         before = self._final
         for said in self._utterances:
             self._take(said, results)
