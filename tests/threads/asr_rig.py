@@ -149,10 +149,12 @@ class Rig:
     def lapse(self, utterance=1, slot=0, generation=LIVE):
         self.vad.put(Lapse(slot, generation, utterance))
 
-    def heard(self, text, windows=0, utterance=1, slot=0, generation=LIVE):
-        """Deepgram's: final when it answers a question about `windows`."""
+    def heard(self, text, windows=0, utterance=1, slot=0, generation=LIVE, covered=0):
+        """Deepgram's: final when it answers a question about `windows`; `covered` in windows."""
         final = windows > 0
-        self.deepgram.put(Heard(slot, generation, utterance, windows, text, final))
+        self.deepgram.put(
+            Heard(slot, generation, utterance, windows, text, final, covered * WINDOW)
+        )
 
     def unheard(self, reason="it hung up", utterance=1, slot=0, generation=LIVE):
         self.deepgram.put(HearFailed(slot, generation, utterance, reason))

@@ -785,6 +785,53 @@ def test_interim_texts_are_told_once_each_as_soon_as_the_floor_is_taken(cloud):
     assert rig.partials[-1].text == "four for"
 
 
+def paused(rig):
+    return [one.text for one in rig.partials if one.paused]
+
+
+def spoken(rig, windows=20):
+    """Speech with the floor taken, that a pause of three windows is to follow."""
+    rig.epoch = 1
+    rig.speak(windows)
+    rig.step()
+
+
+def test_an_interim_text_of_all_that_was_spoken_is_the_pause_s_before_the_final_one(cloud):
+    rig = cloud
+    spoken(rig)
+    rig.heard("for four", covered=17)  # all but the pause
+    rig.silence(20)
+    rig.step()
+    rig.step()
+    assert paused(rig) == ["for four"]
+    rig.heard("for four", 20)
+    rig.step()
+    assert paused(rig) == ["for four", "for four"]
+
+
+def test_one_that_comes_within_the_pause_will_do_as_well(cloud):
+    rig = cloud
+    spoken(rig)
+    rig.silence(20)
+    rig.step()
+    assert paused(rig) == []
+    rig.heard("for four", covered=18)
+    rig.step()
+    assert paused(rig) == ["for four"]
+    rig.heard("for four", covered=20)
+    rig.step()
+    assert paused(rig) == ["for four"]  # a pause is guessed at once
+
+
+def test_one_that_leaves_out_the_last_word_is_not_taken_for_the_whole(cloud):
+    rig = cloud
+    spoken(rig)
+    rig.heard("for", covered=14)
+    rig.silence(20)
+    rig.step()
+    assert paused(rig) == []
+
+
 def test_interim_texts_can_be_switched_off(make):
     rig = make(chain=("deepgram", "whisper"), partials=False)
     rig.speak(2)

@@ -40,6 +40,8 @@ def test_finals_are_joined_and_the_newest_guess_follows_them() -> None:
     assert texts(read(result(0, 1.0, "A table", final=True), 0.9)) == [(1, 0, "A table", False)]
     told = texts(read(result(1.0, 2.0, "for", final=False), 1.0))
     assert told == [(1, 0, "A table for", False)]
+    (further,) = read(result(1.0, 2.2, "for", final=False), 1.1)
+    assert (further.text, further.covered) == ("A table for", 2.2)  # more was heard, and no word
     assert read(result(1.0, 2.2, "for", final=False), 1.1) == []  # nothing new
     assert texts(read(result(1.0, 2.5, "for two", True), 1.2)) == [(1, 0, "A table for two", False)]
 

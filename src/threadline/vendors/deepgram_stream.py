@@ -149,6 +149,7 @@ class Stream:
         if results.end > self._position + SLOP_SECONDS:
             return []  # taken at its word, it would answer for all that is still to be said
         before = self._final
+        further = results.end > self._seen
         for said in self._utterances:
             self._take(said, results)
         self._seen = max(self._seen, results.end)
@@ -161,7 +162,7 @@ class Stream:
             self._tell(said, 0, now)
             for said in self._utterances
             if said.text
-            and said.text != said.told
+            and (said.text != said.told or further)
             and min(said.end, self._position) > said.answered
         ]
         return answers
