@@ -31,9 +31,11 @@ fmt:
     ruff check --fix
     ruff format
 
-# Measure: ring, asr, speech, endpoint, turns, cascade or pacing.
+# Measure: ring, asr, speech, endpoint, turns, cascade, tools or pacing.
 bench NAME *ARGS:
-    @shift && python -m "stress.bench.{{ NAME }}" "$@"
+    @shift && if [ "{{ NAME }}" = tools ]; then \
+        set -- --gil-python "$(./justw --gil python -c 'import sys; print(sys.executable)')" "$@"; \
+    fi && python -m "stress.bench.{{ NAME }}" "$@"
 
 # Races on real threads, some minutes: --list, --seed S --only NAME, --hours H.
 stress *ARGS:
@@ -112,3 +114,11 @@ explore *ARGS:
 # Plant every known race and see that it is found.
 mutants *ARGS:
     @env -u PYTHON_GIL python -m stress.mutants "$@"
+
+# Ten thousand short calls, or --minutes of a steady load: does one process grow? docs/soak.md.
+soak *ARGS:
+    @env -u PYTHON_GIL python -m stress.soak "$@"
+
+# What a call costs, by thread, function and line: --calls 50, --thread vad.
+profile *ARGS:
+    @env -u PYTHON_GIL python -m stress.profile "$@"

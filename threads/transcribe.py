@@ -65,6 +65,7 @@ class Utterance:
     # The sources' own.
     job: Decode | None = None
     sent: int = 0  # bytes
+    lost: str = ""  # why there will be no text of it
     agreement: Agreement = field(default_factory=Agreement)
     partial: bool = False  # one is being made
     partial_at: int = 0  # bytes of audio, when the last one was
@@ -346,6 +347,9 @@ class Deepgram:
         if not utterance.sent:  # all of it was lost on the way here
             self._answers.append(Answer(utterance, windows, ""))
             return
+        if utterance.lost:  # io-vendors has said so already, and says it once
+            self._answers.append(Answer(utterance, windows, None, utterance.lost))
+            return
         slot, generation = utterance.call.slot, utterance.generation
         self._to_vendors.put(HearFinal(slot, generation, utterance.number, windows))
 
@@ -365,6 +369,7 @@ class Deepgram:
         if about is None or about.generation != event.generation:
             return
         if isinstance(event, HearFailed):
+            about.lost = event.reason
             self._answers.append(Answer(about, about.asked, None, event.reason))
         elif event.final:
             at = time.monotonic_ns()

@@ -37,14 +37,16 @@ def vendors(
     answer: str,
     latencies: Latencies = Latencies(),
     wrap: Callable[[list[str]], list[str]] = lambda command: command,
+    tool: str = "",
 ) -> Iterator[dict[str, str]]:
     """Deepgram that hears `heard`, a model that says `answer`, Cartesia; yields the environment
-    that points a server at them. `wrap` may put something before each command (taskset)."""
+    that points a server at them. `wrap` may put something before each command (taskset). The
+    model first wants the function `tool`, when one is named."""
     commands = {
         "deepgram": ["--final-ms", f"{latencies.final:g}", "--text", heard],
         "llm": [
             *("--first-ms", f"{latencies.first_token:g}"),
-            *("--token-ms", f"{latencies.token:g}", "--text", answer),
+            *("--token-ms", f"{latencies.token:g}", "--text", answer, "--tool", tool),
         ],
         "cartesia": [
             *("--first-ms", f"{latencies.first_audio:g}", "--speed", f"{latencies.speed:g}"),

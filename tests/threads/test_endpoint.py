@@ -41,9 +41,7 @@ class Rig:
         self.stage.begin()
         self.model.runs.clear()  # a first one, to warm up
 
-    def ask(
-        self, sound=255, text="", slot=0, windows=9, utterance=1, generation=LIVE, hold=False
-    ):
+    def ask(self, sound=255, text="", slot=0, windows=9, utterance=1, generation=LIVE, hold=False):
         audio = bytes([sound]) * 16
         self.asr.put(JudgeTurn(slot, generation, 1, utterance, windows, audio, text, hold))
 

@@ -350,8 +350,10 @@ class LlmServer:
 class _Peer(asyncio.Protocol):
     """One connection: a request, its stream, the next request."""
 
-    def __init__(self, parts: list[bytes], first: float, token: float) -> None:
-        self._parts = parts  # HTTP chunks, one a token; the last has the end of the stream too
+    def __init__(self, parts: list[bytes], wish: list[bytes], first: float, token: float) -> None:
+        self._answer = parts  # HTTP chunks, one a token; the last has the end of the stream too
+        self._wish = wish  # sent first, when the model is to want a tool
+        self._parts = parts
         self._first = first
         self._token = token
         self._data = b""
@@ -372,6 +374,8 @@ class _Peer(asyncio.Protocol):
         if not end or len(body) < (size := int(length[1]) if length else 0):
             return
         self._data = body[size:]
+        last = json.loads(body[:size])["messages"][-1]["role"] if size else ""
+        self._parts = self._wish if self._wish and last == "user" else self._answer
         if b"/models " in head.partition(b"\r\n")[0]:
             self._transport.write(
                 b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 29\r\n\r\n"
@@ -388,14 +392,22 @@ class _Peer(asyncio.Protocol):
             self._next = self._loop.call_at(self._due, self._send, index + 1)
 
 
-async def _serve(port: int, first: float, token: float, text: str) -> None:
+def _chunked(events: list[bytes]) -> list[bytes]:
+    parts = [f"{len(part):x}\r\n".encode() + part + b"\r\n" for part in events]
+    parts[-2:] = [parts[-2] + parts[-1] + b"0\r\n\r\n"]
+    return parts
+
+
+async def _serve(port: int, first: float, token: float, text: str, tool: str) -> None:
     tokens = [chunk({"content": word}) for word in re.findall(r"\S+\s*", text)]
     tokens[0] = chunk({"role": "assistant", "content": ""}) + tokens[0]
-    parts = [f"{len(part):x}\r\n".encode() + part + b"\r\n" for part in [*tokens, tail()]]
-    parts[-2:] = [parts[-2] + parts[-1] + b"0\r\n\r\n"]
+    wanted = {"name": tool, "arguments": "{}"}
+    calls = [{"index": 0, "id": "call_1", "type": "function", "function": wanted}]
+    wish = [chunk({"role": "assistant", "tool_calls": calls}), tail("tool_calls")]
+    parts, wishes = _chunked([*tokens, tail()]), _chunked(wish) if tool else []
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
-        lambda: _Peer(parts, first, token), "127.0.0.1", port, backlog=1024
+        lambda: _Peer(parts, wishes, first, token), "127.0.0.1", port, backlog=1024
     )
     print(json.dumps({"port": server.sockets[0].getsockname()[1]}), flush=True)
     parent = os.getppid()
@@ -412,10 +424,11 @@ def main() -> None:
     parser.add_argument(
         "--text", default="We are open from nine to five. Would you like to book a table?"
     )
+    parser.add_argument("--tool", default="", help="first want this function, at each question")
     at = parser.parse_args()
     import uvloop
 
-    uvloop.run(_serve(at.port, at.first_ms / 1e3, at.token_ms / 1e3, at.text))
+    uvloop.run(_serve(at.port, at.first_ms / 1e3, at.token_ms / 1e3, at.text, at.tool))
 
 
 if __name__ == "__main__":

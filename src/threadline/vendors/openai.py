@@ -198,6 +198,8 @@ class Answer:
         choices = chunk.get("choices")  # none: usage, or a keep-alive
         if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
             return ""
+        if choices[0].get("index"):
+            return ""  # another answer than the one that was asked for
         delta, finish = choices[0].get("delta"), choices[0].get("finish_reason")
         text = ""
         if isinstance(delta, dict):
