@@ -45,6 +45,7 @@ from threadline.threads.gil import Facts, judge
 from threadline.threads.io_calls import IoCalls, listen
 from threadline.threads.messages import CallOpened, Event
 from threadline.threads.server import Parts, Server
+from threadline.threads.siblings import Siblings
 from threadline.threads.tts import APOLOGY, Voice
 from threadline.threads.wake import Inbox, Outbox
 from threadline.wire.twilio_carrier import TwilioCarrier
@@ -287,10 +288,16 @@ class Alone(Records):
 
 
 @contextmanager
-def alone(folder: Path, config: ServerConfig | None = None, calls: int = 4) -> Iterator[Alone]:
+def alone(
+    folder: Path,
+    config: ServerConfig | None = None,
+    calls: int = 4,
+    siblings: Siblings | None = None,
+) -> Iterator[Alone]:
     """io-calls by itself for the length of a test."""
     with logging(folder, Log(level="debug")) as log:
         this = Alone(log, config or ServerConfig(), calls)
+        this.io.siblings = siblings
         over = False
 
         def run() -> None:

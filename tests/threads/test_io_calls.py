@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import socket
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from threadline.config import Server
 from threadline.errors import AddressError, Exit
 from threadline.threads.io_calls import listen
 from threadline.threads.messages import CallClosed, CallOpened, Drain, HangUp
+from threadline.threads.siblings import Siblings
 from threadline.wire.signature import sign
 
 TOKEN = "12345"
@@ -143,6 +145,94 @@ def test_draining_takes_no_new_calls_and_leaves_the_live_ones(io: Alone) -> None
     assert line.closing is not None
     assert (line.closing.code, line.closing.reason) == (1000, "the server is stopping")
     line.hang_up()
+    io.free()
+
+
+def test_for_want_of_room_no_call_is_taken_before_or_after_it_is_answered(io: Alone) -> None:
+    line = io.line()
+    io.io.strained = "7 % of the frames leave late"
+    late = Line(io.address)
+    assert late.handshake() == 503
+    assert late.refusal == "7 % of the frames leave late\n"
+    assert post(io, {})[2] == b'<Response><Reject reason="busy"/></Response>'
+    assert ready(io)[1]["reason"] == "7 % of the frames leave late"
+    io.due(io.slot_of(line), 1, SILENCE)
+    line.until(lambda: line.heard == SILENCE, "audio of the live call")
+    io.io.strained = ""
+    io.line().hang_up()
+    line.hang_up()
+
+
+# -- several processes at one door -----------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Alone, Siblings]]:
+    """io-calls with two lines, and the row of a sibling whom the test plays."""
+    fd = Siblings.make(2)
+    ours, theirs = Siblings(fd, 2, 0), Siblings(fd, 2, 1)
+    os.close(fd)
+    with alone(tmp_path, calls=2, siblings=ours) as io:
+        yield io, theirs
+    ours.close()
+    theirs.close()
+
+
+def test_a_sibling_is_told_how_many_lines_are_free(pair: tuple[Alone, Siblings]) -> None:
+    io, sibling = pair
+    until(sibling.another_is_free, "its lines are known")
+    lines = [io.line(), io.line()]
+    assert not sibling.another_is_free()
+    assert sibling.live() == 2
+    lines[0].hang_up()
+    until(sibling.another_is_free, "a line is free again")
+    lines[1].hang_up()
+    io.free()
+
+
+def test_a_full_process_leaves_the_door_to_a_sibling_with_a_line_free(
+    pair: tuple[Alone, Siblings],
+) -> None:
+    io, sibling = pair
+    lines = [io.line(), io.line()]
+    sibling.tell(1, 0, ready=True)
+    waiting = Line(io.address)  # the kernel keeps him at the door
+    waiting.read(0.2)
+    assert waiting.ws.state.name == "CONNECTING"
+    assert io.io.refused == 0
+    lines[0].hang_up()  # a line is free here: he is let in after all
+    assert waiting.handshake() == 101
+    for line in (waiting, lines[1]):
+        line.hang_up()
+    io.free()
+
+
+def test_when_all_are_full_the_caller_is_told_so(pair: tuple[Alone, Siblings]) -> None:
+    io, sibling = pair
+    lines = [io.line(), io.line()]
+    sibling.tell(0, 2, ready=True)
+    late = Line(io.address)
+    assert late.handshake() == 503
+    assert late.refusal == "all 2 lines are in use\n"
+    for line in lines:
+        line.hang_up()
+    io.free()
+
+
+def test_a_full_process_is_ready_while_a_sibling_has_a_line_free(
+    pair: tuple[Alone, Siblings],
+) -> None:
+    io, sibling = pair
+    assert ready(io)[1]["calls_in_all"] == 0
+    lines = [io.line()]
+    io.io.limit = 1
+    sibling.tell(0, 2, ready=True)
+    assert ready(io)[0] == 503
+    sibling.tell(1, 1, ready=True)
+    io.io.limit = 2  # or we would leave the question to the sibling
+    status, body = ready(io)
+    assert (status, body["processes"], body["calls_in_all"]) == (200, 2, 2)
+    lines[0].hang_up()
     io.free()
 
 
