@@ -157,6 +157,7 @@ class IoCalls:
             self._server.close()
         else:
             self.loop.remove_reader(self._listener)
+            self._listener.close()
         for leg in list(self.legs):
             leg.hang_up("the server is stopping")
             leg.abort()
