@@ -231,6 +231,17 @@ def test_no_byte_is_lost_or_goes_to_another_clause(data: st.DataObject, style: s
         at += length
 
 
+def test_words_are_told_while_their_clause_goes_on() -> None:
+    """A caller who cuts in then has heard those that had ended by then."""
+    reply = speech("One two three.", "Four.")
+    said = (("One", 300), ("two", 700))
+    assert reply.take(audio(b"x" * FRAME, 1), 1.0) == [Piece(1, b"x" * FRAME)]
+    words = Answer("words", "c", 1, b"", said, 0)
+    assert reply.take(words, 1.0) == [Piece(1, b"", words=said)]
+    more = Answer("words", "c", 1, b"", (("three.", 1100),), 800)
+    assert reply.take(more, 1.0) == [Piece(1, b"", words=(*said, ("three.", 1100)))]
+
+
 answers = st.builds(
     Answer,
     st.sampled_from(["audio", "words", "flushed", "other"]),

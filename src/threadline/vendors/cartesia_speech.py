@@ -124,7 +124,7 @@ class Speech:
         if answer.kind == "audio":
             pieces += self._audio(head, answer.audio, now)
         elif answer.kind == "words":
-            self._words(head, answer)
+            pieces += self._words(head, answer)
         elif answer.kind == "rubbish":
             raise ProtocolError(
                 "Cartesia sent audio that is not base64: its status page may say why."
@@ -182,15 +182,17 @@ class Speech:
         clause.said += whole
         return [Piece(clause.number, audio[:whole])]
 
-    def _words(self, clause: Clause, answer: Answer) -> None:
+    def _words(self, clause: Clause, answer: Answer) -> list[Piece]:
+        """Told at once: the caller may cut in before the clause is complete."""
         if not answer.words or len(clause.words) + len(answer.words) > len(clause.text):
-            return  # more words than characters are not this clause's
+            return []  # more words than characters are not this clause's
         before = self._spoken // _BYTES_PER_MS
         if clause.from_start is None:
             # Both ways of counting are met; a clause's first word begins near its beginning.
             clause.from_start = answer.began_ms * 2 > before
         offset = before if clause.from_start else 0
         clause.words += ((word, end - offset) for word, end in answer.words)
+        return [Piece(clause.number, b"", words=_within(clause, _UNKNOWN))]
 
     def _close(self, now: float) -> Piece:
         clause = self.open.popleft()
@@ -201,6 +203,9 @@ class Speech:
         length = clause.size // _BYTES_PER_MS
         reason = "" if clause.size else _NO_AUDIO
         return Piece(clause.number, b"", True, length, _within(clause, length), reason)
+
+
+_UNKNOWN = 1_000_000  # ms: no clause is as long
 
 
 def _within(clause: Clause, length: int) -> tuple[tuple[str, int], ...]:
