@@ -1,7 +1,7 @@
 """``just rolling``: every server is replaced behind a balancer while calls go on; none is dropped.
 
-Debian's haproxy with deploy/haproxy.cfg, two servers behind it, and callers that come one after
-another and stay for half a minute. Then, one at a time, each server is replaced: a new one is started
+Debian's haproxy with deploy/haproxy.cfg, two servers behind it, callers that come one after
+another and stay for half a minute. Then, one at a time, each server is replaced: a new one starts
 on a port of its own, the old one gets SIGTERM, is given no further call, and ends by itself when
 its last caller has hung up. Prints what happened when, and which server had how many calls.
 

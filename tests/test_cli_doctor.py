@@ -248,6 +248,7 @@ def machine(monkeypatch, tmp_path):
     """A machine that is looked at quickly: few modules, few ticks, no memory locked."""
     monkeypatch.setattr(gil, "MODULES", ("ssl",))
     monkeypatch.setattr(gil, "RECOGNISER_MODULES", ())
+    monkeypatch.setattr(gil, "VENDOR_MODULES", ())
     monkeypatch.setattr(cli_doctor, "TICKS", 2)
     monkeypatch.setattr(cli_doctor, "lock_memory", lambda: Favour(True, "locked"))
     monkeypatch.setenv("THREADLINE_MODELS", str(tmp_path))

@@ -202,6 +202,9 @@ class Leg(asyncio.Protocol):
         """Whoever closed it: the call is over."""
         self.end("the caller's connection was lost")
         self._io.legs.discard(self)
+        # A generator whose frame holds the protocol that holds it: a cycle, and nobody collects
+        # while calls are on.
+        self._ws.parser.close()
 
     def pause_writing(self) -> None:
         """The write buffer is full: nobody reads at the other end."""

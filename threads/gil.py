@@ -60,9 +60,8 @@ MODULES = (
     "h11",
     "websockets.server",
     "structlog",
-    "openai",
-    "cartesia",
 )
+VENDOR_MODULES = ("openai", "cartesia")  # by the name of the vendor in its chain
 RECOGNISER_MODULES = ("ctranslate2", "faster_whisper")
 
 # A safe import also flips the GIL, for milliseconds; two readings this far apart are believed.

@@ -23,6 +23,7 @@ import uvloop
 from ..chains import names
 from ..config import Config
 from ..observe.prometheus import Sample, counter
+from ..vendors.breaker import FAILURES, NEVER
 from .calls import Call
 from .logs import logger
 from .messages import (
@@ -91,7 +92,12 @@ def _kinds(config: Config, calls: int) -> list[Kind]:
         kinds.append(
             (
                 (CallOpened, CallClosed, HearChunk, HearFinal, HearForget),
-                lambda publish: Ears(config.deepgram, config.stt.final_seconds, publish),
+                lambda publish: Ears(
+                    config.deepgram,
+                    config.stt.final_seconds,
+                    publish,
+                    _failures(config.stt.chain, "deepgram"),
+                ),
             )
         )
     if "cartesia" in names(config.tts.chain):
@@ -101,10 +107,20 @@ def _kinds(config: Config, calls: int) -> list[Kind]:
         kinds.append(
             (
                 (Speak, EndOfSpeech, CancelSpeech),
-                lambda publish: Voices(voice, publish, voice.max_contexts or calls),
+                lambda publish: Voices(
+                    voice,
+                    publish,
+                    voice.max_contexts or calls,
+                    _failures(config.tts.chain, "cartesia"),
+                ),
             )
         )
     return kinds
+
+
+def _failures(chain: tuple[str, ...], name: str) -> int:
+    """How many in a row open the breaker of one of a chain."""
+    return NEVER if names(chain)[-1] == name else FAILURES
 
 
 class _Way:

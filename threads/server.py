@@ -267,10 +267,10 @@ class Server:
             return made(stage, stage.inbox.wake, lambda now: int(stage.inbox.awake), limit_ms)
 
         running = [with_inbox(worker, math.inf) for worker in self.workers]
+        running.append(with_inbox(self.asr))  # its child loads a model while the others begin
         for stage, limit_ms in ((self.tts, VOICE_MS), (self.endpoint, MODEL_MS)):
             if stage is not None:
                 running.append(with_inbox(stage, limit_ms))
-        running.append(with_inbox(self.asr))
         if self.vendors is not None:
             vendors = self.vendors
             running.append(made(vendors, vendors.stop, vendors.pulse.awake, SDK_MS))

@@ -57,7 +57,7 @@ class _Episode:
     since: int  # ns
     seen: int  # ns, the last look that found it so
     stack: str
-    waited: int  # ns for a core, since the thread's birth, when it was found
+    waited: int  # ns for a core, in the thread's life until it was last found well
     fields: dict[str, object]
 
 
@@ -92,15 +92,15 @@ class Stalls:
                 self._episodes[i] = self._found(i, stage, since, now)
 
     def _found(self, i: int, stage: Stage, since: int, now: int) -> _Episode:
-        waited = waited_ns(stage.thread)
         fields = {**self._state(), "gc": list(gc.get_count())}
         stack = stacks().of(stage.thread)
-        return _Episode(since, now, stack, waited - self._waited[i], fields)
+        return _Episode(since, now, stack, self._waited[i], fields)
 
     def _report(self, i: int, stage: Stage, episode: _Episode) -> None:
         took = (episode.seen - episode.since) / 1e6
+        # Only now: a wait that goes on is not in the kernel's sum yet.
         self._waited[i] = waited_ns(stage.thread)
-        waited = min(took, episode.waited / 1e6)
+        waited = min(took, (self._waited[i] - episode.waited) / 1e6)
         starved = waited > took / 2
         self.starved[i] += starved
         self.stalls[i] += not starved

@@ -30,7 +30,7 @@ from ..dialog.tools import ToolCall
 from ..observe.histogram import LATENCY_MS, Histogram
 from ..observe.prometheus import Sample, counter, gauge, milliseconds
 from ..vendors import openai as codec
-from ..vendors.breaker import Breaker
+from ..vendors.breaker import FAILURES, NEVER, Breaker
 from .logs import logger
 from .messages import (
     AskModel,
@@ -111,7 +111,13 @@ class Models:
         self._llm = llm
         self._publish = publish
         self._room = asyncio.Semaphore(max_requests)
-        self._entries = [_Entry(model, Breaker()) for model in codec.models(llm)]
+        models = codec.models(llm)
+        bounds = [FAILURES] * len(models)
+        if bounds and llm.chain[-1] != "scripted":
+            bounds[-1] = NEVER
+        self._entries = [
+            _Entry(model, Breaker(bound)) for model, bound in zip(models, bounds, strict=True)
+        ]
         self._requests: dict[int, _Request] = {}  # by slot
         self._tasks: set[asyncio.Task[None]] = set()  # all, the cancelled ones until they end
         self._warming: asyncio.Task[None] | None = None

@@ -22,7 +22,7 @@ from ..config import Deepgram
 from ..observe.histogram import LATENCY_MS, Histogram
 from ..observe.prometheus import Sample, counter, gauge, milliseconds
 from ..vendors import deepgram as codec
-from ..vendors.breaker import Breaker
+from ..vendors.breaker import FAILURES, Breaker
 from .logs import logger
 from .messages import CallClosed, CallOpened, Event, HearChunk, HearFinal, HearForget
 from .vendor_stt_session import CLOSE_SECONDS, Connection, Session
@@ -47,13 +47,17 @@ class Ears:
     """
 
     def __init__(
-        self, config: Deepgram, final_seconds: float, publish: Callable[[Event], None]
+        self,
+        config: Deepgram,
+        final_seconds: float,
+        publish: Callable[[Event], None],
+        failures: int = FAILURES,
     ) -> None:
         self.config = config
         self.final_seconds = final_seconds
         self.publish = publish
-        self.connecting = Breaker()
-        self.hearing = Breaker()
+        self.connecting = Breaker(failures)
+        self.hearing = Breaker(failures)
         self._headers = codec.headers(codec.check(config))
         self._url = codec.address(config)
         # Made once: loading the certificates takes tens of milliseconds.

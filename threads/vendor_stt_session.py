@@ -49,6 +49,11 @@ class Connection(ClientConnection):
             self._leaving = True
             self.loop.call_later(LEAVE_SECONDS, self.transport.abort)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Break the cycle of the protocol and its parser's frame, as in connection.Leg."""
+        super().connection_lost(exc)
+        self.protocol.parser.close()
+
 
 class _Newest(Enum):
     """What became of the utterance being spoken."""

@@ -23,7 +23,7 @@ from ..errors import ProtocolError
 from ..observe.histogram import LATENCY_MS, Histogram
 from ..observe.prometheus import Sample, counter, gauge, milliseconds
 from ..vendors import cartesia as codec
-from ..vendors.breaker import Breaker
+from ..vendors.breaker import FAILURES, Breaker
 from ..vendors.cartesia_speech import Piece, Speech
 from .messages import CancelSpeech, EndOfSpeech, Event, Speak, Spoken
 from .vendor_tts_socket import Socket
@@ -65,20 +65,25 @@ class Voices:
         config: server, voice and deadlines.
         publish: takes `Spoken`; called on the loop's thread.
         max_contexts: how many may be open at once; further replies wait.
+        failures: so many in a row open the breaker.
 
     Raises:
         ConfigError: there is no key, or the address cannot be used.
     """
 
     def __init__(
-        self, config: Cartesia, publish: Callable[[Event], None], max_contexts: int
+        self,
+        config: Cartesia,
+        publish: Callable[[Event], None],
+        max_contexts: int,
+        failures: int = FAILURES,
     ) -> None:
         self._config = config
         self._publish = publish
         self._max_contexts = self._free = max_contexts
         self._requests = codec.Requests(config)
         self._socket = Socket(config, self._opened, self._received, self._lost)
-        self._breaker = Breaker()
+        self._breaker = Breaker(failures)
         self._slots: dict[int, deque[_Reply]] = {}  # in each: replies of one epoch, in order
         self._contexts: dict[str, _Reply] = {}
         self._queue: dict[_Reply, None] = {}  # those that wait for room, in order

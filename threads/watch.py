@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from ..observe.histogram import LATENESS_MS, Histogram
 from ..observe.prometheus import Sample, render
 from . import logs
-from .stalls import LOOK_SECONDS, Stage, Stalls, stacks
+from .stalls import LOOK_SECONDS, Stage, Stalls, stacks, waited_ns
 from .wake import Inbox
 
 PERIOD = 1.0
@@ -134,6 +134,7 @@ class _Heartbeats:
         self._turns = [-1] * len(stages)
         self._stalled_since: list[float | None] = [None] * len(stages)
         self._stalls = [0] * len(stages)
+        self._waited = [0] * len(stages)  # ns for a core, in each thread's life
         self._looked = 0.0
 
     def look(self, now: float) -> None:
@@ -146,11 +147,17 @@ class _Heartbeats:
             if turns != self._turns[i]:
                 self._turns[i] = turns
                 self._goes_on(i, now)
-            elif fair and self._stalled_since[i] is None:
+            elif fair and self._stalled_since[i] is None and not self._starved(i):
                 self._stalls[i] += 1
                 self._stalled_since[i] = since
                 self._report(stage)
+            self._waited[i] = waited_ns(stage.thread)
             stage.wake()
+
+    def _starved(self, i: int) -> bool:
+        """It had no core for most of its second: that is nobody's defect."""
+        waited = waited_ns(self._stages[i].thread) - self._waited[i]
+        return waited > PERIOD * 1e9 / 2
 
     def _report(self, stage: Stage) -> None:
         if not stage.thread.is_alive():

@@ -96,8 +96,10 @@ def run(args: argparse.Namespace) -> Exit:
     if config.server.processes > 1 and not args.inherited:
         return _serve_in_many(config)
     local = "whisper" in names(config.stt.chain)
+    used = {*names(config.stt.chain), *names(config.llm.chain), *names(config.tts.chain)}
     verdict = gil.preload(
         config.gil,
+        (*gil.MODULES, *(name for name in gil.VENDOR_MODULES if name in used)),
         recogniser=gil.RECOGNISER_MODULES if local else (),
         start_with_gil=config.start_with_gil,
     )

@@ -48,9 +48,9 @@ from .vendors import CASCADE, Latencies, vendors
 
 LINE = "A table for four, please."
 ANSWER = "Sure, I can do that. And for which day would you like to book it?"
-LONG = " ".join(f"This is sentence number {n} of a long answer." for n in range(20))
+LONG = " ".join(f"This is sentence number {n} of a long answer." for n in range(4))
 TURNS_A_CALL = 10
-AT_ONCE = 5
+AT_ONCE = 10
 PHONE_MS = 40.0
 SHORTEST, LONGEST = RATE, 3 * RATE  # samples of speech
 SPREAD_MS = 60.0  # p99 may be so far above p50
@@ -67,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     console, speaker, kept = Console(), voice(), True
     line = spoken(speaker, LINE, "line")
-    lines = _without_pauses(people(speaker, every=1)) or [line]
+    lines = without_pauses(people(speaker, every=1)) or [line]
     console.print(f"{len(lines)} recorded lines", highlight=False)
-    for name, flags in (("plain", PLAIN), ("ahead", AHEAD)):
+    for name, flags in (("plain", PLAIN), ("ahead", AHEAD)) if args.turns else ():
         with vendors(LINE, ANSWER) as environ:
             reports = _talk(name, flags, environ, lines, args.turns)
         kept &= _responses(console, name, reports, args.turns)
@@ -134,7 +134,7 @@ def _judged(plan: CallPlan, log: Path) -> list[CallReport]:
     return [judge(record, said.get(record.call_sid, ())) for record in records]
 
 
-def _without_pauses(clips: Sequence[Clip]) -> list[Clip]:
+def without_pauses(clips: Sequence[Clip]) -> list[Clip]:
     """Those of a few seconds that are one turn, by the same VAD and the same end of turn."""
     silero = Silero(ModelStore().path("silero-vad", "silero_vad.onnx"), 1)
     found = []

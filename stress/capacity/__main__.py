@@ -16,21 +16,25 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from threadline.audio import mulaw, wav
 from threadline.errors import ConfigError, ThreadlineError
+from threadline.models.piper import PiperVoice
 from threadline.wire.script import Clip
 
+from ..bench.cascade import without_pauses
 from ..bench.phone import spoken, voice
+from ..bench.turns import people
 from ..compare.record import BUILDS, NAMES, Build, machine
 from . import page
-from .run import HEARD, Bench, Result
+from .run import Bench, Result
 
 ROOT = Path(__file__).parents[2]
+LINES = ("What are your opening hours?", "Hello.")
 STEPS = "1,50,100,150,200,250,300,350,400"
 
 
@@ -77,7 +81,7 @@ def _run(args: argparse.Namespace, folder: Path, console: Console) -> list[Resul
     speaker = voice()
     bench = Bench(
         python=python,
-        line=_written(folder, spoken(speaker, HEARD, "line")),
+        line=_written(folder, _line(speaker)),
         cut=_written(folder, spoken(speaker, "Wait a moment, please.", "cut")),
         folder=folder,
         server_cores=",".join(map(str, cores[len(cores) // 2 :])),
@@ -98,6 +102,12 @@ def _run(args: argparse.Namespace, folder: Path, console: Console) -> list[Resul
             if broken == 2:  # once may be the machine's other tenants
                 break
     return results
+
+
+def _line(speaker: PiperVoice) -> Clip:
+    """Something of two seconds that is one turn: no pause in it ends one."""
+    spoken_ones = [spoken(speaker, text, "line") for text in LINES]
+    return replace(without_pauses([*people(speaker), *spoken_ones])[0], name="line")
 
 
 def _written(folder: Path, clip: Clip) -> Path:

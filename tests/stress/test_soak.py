@@ -1,5 +1,6 @@
 """The soak: what counts as flat, what a frame leaves behind, and a small run of it."""
 
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
@@ -7,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from stress import soak, soak_garbage, soak_page
+from stress.bout import Bout
 from stress.soak_page import Look, Run
 from threadline.threads.connection import Leg
 from threadline.threads.vad import VadStage
@@ -61,11 +63,15 @@ def test_a_slot_that_does_not_come_back_is_a_problem():
 
 
 @pytest.mark.parametrize(
-    "count", ["unanswered", "overstayed", "ended by the server", "dropped", "refused with 503"]
+    "count", ["unanswered", "overstayed", "ended by the server", "dropped", "given up"]
 )
 def test_a_call_that_fails_is_a_problem(count):
     (problem,) = run(counts={"turns": 900, count: 2}).problems()
     assert problem.startswith("2 calls ")
+
+
+def test_a_server_that_has_no_room_may_say_so():
+    assert run(counts={"refused with 503": 7}).problems() == []
 
 
 def test_under_a_steady_load_an_alarm_of_the_watchdog_is_false():
@@ -151,6 +157,38 @@ def test_a_few_calls_of_every_kind(models, monkeypatch):
     assert found.looks[-1].slots == 0
     assert found.looks[-1].rss_mb > 50
     assert not [problem for problem in found.problems() if "calls" in problem]
+
+
+class Refusing:
+    """A phone whose call is refused, until it is not."""
+
+    refusals = 0
+
+    def __init__(self, bout, number, address, rng):
+        self.number = number
+
+    def upgrade(self):
+        Refusing.refusals -= 1
+        return 503 if Refusing.refusals >= 0 else 101
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize(("refusals", "given_up"), [(3, 0), (soak.GIVE_UP, 1)])
+def test_who_is_refused_dials_again_and_gives_up_some_day(refusals, given_up, monkeypatch):
+    monkeypatch.setattr(soak, "Caller", Refusing)
+    monkeypatch.setattr(soak, "DIAL_AGAIN", 0.0)
+    monkeypatch.setattr(Refusing, "refusals", refusals)
+    callers = soak.Callers(Bout("soak", 1, 1.0), 0, ("", 0), None, calls=1, at_once=4)
+    for _ in range(refusals):
+        assert callers._place()
+    assert callers.counts == Counter({"refused with 503": refusals, "given up": given_up})
+    assert callers.done == given_up
+    assert bool(callers._refused[1]) is not bool(given_up)  # else the same number is next
+    if given_up:
+        assert not callers._place()  # it was the only one
+    callers._poll.close()
 
 
 def test_how_long_has_to_be_said(capsys):

@@ -52,7 +52,9 @@ def quick_parts(config: Config, agent: Agent | None = None) -> Parts:
 _preload = gil.preload
 
 
-def quick_preload(policy: GilPolicy, *, recogniser: object, start_with_gil: bool) -> Verdict:
+def quick_preload(
+    policy: GilPolicy, modules: object, *, recogniser: object, start_with_gil: bool
+) -> Verdict:
     """What is left out would only take time, or, the recogniser's, turn the GIL on by itself."""
     return _preload(policy, ("onnxruntime", "uvloop"), (), start_with_gil)
 

@@ -276,7 +276,8 @@ def test_a_late_one_moves_a_running_server_into_fallback_mode(
 
 
 def doctor_tells(child: Child, culprit: str) -> None:
-    quick = "gil.MODULES = gil.RECOGNISER_MODULES = (); sys.exit(cli.main(['doctor', '--json']))"
+    quick = "gil.MODULES = gil.VENDOR_MODULES = gil.RECOGNISER_MODULES = (); "
+    quick += "sys.exit(cli.main(['doctor', '--json']))"
     code = f"import sys; from threadline import cli; from threadline.threads import gil; {quick}"
     done = subprocess.run(
         [sys.executable, "-c", code],

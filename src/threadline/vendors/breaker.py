@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+FAILURES = 3
+NEVER = 1 << 60
+"""Failures of a vendor with nobody behind it: not to ask it again would only be silence. It is
+left alone all the same for as long as it has asked for."""
+
 
 class Breaker:
     """Opens after some failures in a row, and then lets one request through per rest.
@@ -17,7 +22,7 @@ class Breaker:
     __slots__ = ("_base", "_failures", "_in_a_row", "_longest", "_rest", "_trial", "_until", "open")
 
     def __init__(
-        self, failures: int = 3, rest_seconds: float = 5.0, longest_seconds: float = 60.0
+        self, failures: int = FAILURES, rest_seconds: float = 5.0, longest_seconds: float = 60.0
     ) -> None:
         self.open = False
         self._failures = failures

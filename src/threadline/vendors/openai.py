@@ -11,15 +11,16 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any
-
-import httpx2
-import openai
+from typing import TYPE_CHECKING, Any
 
 from ..config import Llm
 from ..dialog.history import Message
 from ..dialog.tools import ToolCall, ToolSpec
 from ..errors import ConfigError
+
+# The client takes 0.4 s to import. Whoever has an error of its to explain has done so.
+if TYPE_CHECKING:
+    import openai
 
 NO_KEY = "no-key-needed"  # what servers of one's own are sent: the client insists on some key
 
@@ -263,6 +264,9 @@ def where(llm: Llm) -> str:
 
 def explain(error: BaseException, llm: Llm, model: str) -> str:
     """One sentence on why a request for `model` failed, and what to do about it."""
+    import httpx2
+    import openai
+
     server = where(llm)
     cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
     if isinstance(error, openai.APIStatusError):
@@ -281,6 +285,8 @@ def explain(error: BaseException, llm: Llm, model: str) -> str:
 
 def retry_after(error: BaseException) -> float:
     """For how many seconds the server wants no further request; 0 when it did not say so."""
+    import openai
+
     if not isinstance(error, openai.APIStatusError):
         return 0.0
     said = error.response.headers
@@ -296,6 +302,8 @@ def retry_after(error: BaseException) -> float:
 
 def is_our_fault(error: BaseException) -> bool:
     """Whether the server refused this one request and would take another."""
+    import openai
+
     return isinstance(error, openai.APIStatusError) and error.status_code in (400, 413, 422)
 
 
