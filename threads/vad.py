@@ -47,6 +47,9 @@ from .wake import Inbox, Outbox
 FRESH_FRAMES = 50
 """A second. When vad was held up for longer, older audio is skipped: late is worse than lost."""
 
+LARGE_BATCH = 24
+"""Windows at once: with so many calls, a wake-up for half as many costs more than 8 ms are worth."""
+
 SAMPLE_NS = 125_000
 """Nanoseconds of one sample, and byte, at 8 kHz."""
 
@@ -116,6 +119,7 @@ class VadStage:
         self._to_reply = to_reply
         self._wake_io = wake_io
         self._pause = config.batch_ms / 1000
+        self._batch = 0  # windows of the last runs: the more calls, the longer the nap may be
         self._passed = False  # asr has windows that no event has woken it for
         self._windows = np.empty((len(calls), WINDOW), np.float32)
         # Reports.
@@ -143,7 +147,7 @@ class VadStage:
         if not self.inbox.wait(1.0 if kept else 0.02):
             return
         # Every call has its own phase: without this nap each frame would be a batch of its own.
-        time.sleep(self._pause)
+        time.sleep(self._pause * (2 if self._batch >= LARGE_BATCH else 1))
         self.inbox.clear()
         for event in self.inbox.events():
             self._advised(event)
@@ -153,6 +157,7 @@ class VadStage:
             for ear in self._ears
             if (ear.call.generation.at & 1 or ear.generation & 1) and self._collect(ear)
         ]
+        self._batch = len(full)
         while full:
             self._judge(full)
             full = [ear for ear in full if len(ear.pending) >= WINDOW]

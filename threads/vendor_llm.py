@@ -48,6 +48,8 @@ KEEP_ALIVE_SECONDS = 120.0  # an idle connection: turns of one call are tens of 
 WARM_SECONDS = 25.0  # between two looks at it: many a proxy closes one that is idle for 60 s
 REWARM_SECONDS = 0.1  # after a cancel: a request on its heels must not find the free one warming
 BACKOFF_SECONDS = 0.5  # after a look that failed, doubled up to WARM_SECONDS
+EAGER_CHARACTERS = 120  # of an answer are passed on as they come: the first clauses
+PATIENT_SECONDS = 0.05  # and after that, at most so late
 DRAIN_SECONDS = 0.25  # for what follows an answer, so that its connection can be used again
 STOP_SECONDS = 0.5
 GRAIN = 0.1  # of the token deadline: so exact is it, since moving a timer costs as much as a token
@@ -68,6 +70,7 @@ class _Request:
     began: int = field(default_factory=time.monotonic_ns)
     first_at: int = 0  # its first token came
     text: list[str] = field(default_factory=list)  # received, not yet published
+    told: int = 0  # characters of it that were published
     published: bool = False
     tools: tuple[ToolCall, ...] = ()
     task: asyncio.Task[None] | None = None
@@ -324,10 +327,15 @@ class Models:
         return ""
 
     def _received(self, request: _Request, text: str) -> None:
-        """Tokens that came in one read leave as one event: a ring holds no more than 128."""
+        """Tokens that came in one read leave as one event, and later in an answer, when the voice
+        is busy with what came before, those of some reads: each event wakes a thread."""
         if text:
             if not request.text:
-                asyncio.get_running_loop().call_soon(self._deliver, request)
+                loop = asyncio.get_running_loop()
+                if request.told < EAGER_CHARACTERS:
+                    loop.call_soon(self._deliver, request)
+                else:
+                    loop.call_later(PATIENT_SECONDS, self._deliver, request)
             request.text.append(text)
 
     def _deliver(self, request: _Request) -> None:
@@ -335,6 +343,7 @@ class Models:
         if request.text and self._requests.get(order.slot) is request:
             text = "".join(request.text)
             request.text.clear()
+            request.told += len(text)
             request.published = True
             name = (order.slot, order.generation, order.epoch, order.ask)
             self._publish(ModelDelta(*name, text, request.first_at))
