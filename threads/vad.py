@@ -48,7 +48,7 @@ FRESH_FRAMES = 50
 """A second. When vad was held up for longer, older audio is skipped: late is worse than lost."""
 
 LARGE_BATCH = 24
-"""Windows at once: with so many calls, a wake-up for half as many costs more than 8 ms are worth."""
+"""Windows at once: with so many calls, a wake-up for half as many costs more than 8 ms."""
 
 SAMPLE_NS = 125_000
 """Nanoseconds of one sample, and byte, at 8 kHz."""

@@ -122,8 +122,8 @@ def test_a_frame_leaves_nothing_for_the_collector(silero, speaking):
     short, long = measure(silero, speaking=speaking)
     assert long.heard > 2 * short.heard > 0
     assert speaking or long.said > 2 * short.said > 0
-    # Not one in a hundred frames: what is left is of the clock's, once a second.
-    assert max(short.objects, long.objects) < long.heard / 100
+    # What is left is of the clock's: once a second the watch thread draws its page.
+    assert max(short.objects, long.objects) < long.heard / 20
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_a_call_is_held_by_three_vendors(
     config = vendors.config()
     with house(models, tmp_path, config=config, agent=AGENT, smart_turn=smart) as this:
         stages = [one.stage.name for one in this.server.supervisor.stages]
-        assert stages == ["endpoint", "asr", "io-vendors", "reply", "vad", "pacer", "io-calls"]
+        assert stages == ["asr", "endpoint", "io-vendors", "reply", "vad", "pacer", "io-calls"]
         assert "asr-decode" not in {thread.name for thread in threading.enumerate()}
         assert get(this.address, "/readyz")[0] == 200
         line = greeted(this)

@@ -48,6 +48,7 @@ from threadline.threads.messages import (
     Spoken,
 )
 from threadline.threads.wake import Inbox, Outbox
+from threadline.vendors.breaker import FAILURES, NEVER
 
 ASK = AskModel(0, 1, 7, 1, (Message("user", "Hi."),))
 ORDERS: dict[str, list[Event]] = {
@@ -202,8 +203,16 @@ def test_what_they_are_made_with(fakes: dict[str, Fake]) -> None:
         llm, _, requests = fakes["llm"].arguments
         assert (llm, requests) == (settings.llm, 3), "as many as there are calls"
         assert fakes["stt"].arguments[:2] == (settings.deepgram, 0.7)
-        cartesia, _, contexts = fakes["tts"].arguments
+        cartesia, _, contexts, failures = fakes["tts"].arguments
         assert (cartesia, contexts) == (settings.cartesia, 3)
+        assert fakes["stt"].arguments[3] == failures == FAILURES
+    alone = replace(
+        settings,
+        stt=replace(settings.stt, chain=("deepgram",)),
+        tts=replace(settings.tts, chain=("cartesia",)),
+    )
+    with desk(alone):  # with nobody behind them, they are never left alone
+        assert fakes["stt"].arguments[3] == fakes["tts"].arguments[3] == NEVER
     bounded = replace(
         settings,
         llm=replace(settings.llm, max_requests=7),

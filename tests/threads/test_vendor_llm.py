@@ -478,6 +478,16 @@ def test_a_model_that_keeps_failing_is_left_alone(server: LlmServer) -> None:
         assert 'threadline_model_attempts_failed_total{model="a"} 3.0' in page
 
 
+def test_a_model_with_nobody_behind_it_is_asked_however_often_it_failed(server: LlmServer) -> None:
+    with desk(settings(server)) as at:
+        for ask in range(1, 7):
+            server.plans.append(EARLY["500"])
+            at.ask(ask)
+            assert "(500)" in at.reason(ask)
+        at.ask(7)
+        assert at.done(7) == "Hello, caller."
+
+
 def test_a_model_that_fails_now_and_then_is_asked_again(server: LlmServer) -> None:
     with desk(settings(server)) as at:
         for ask, fails in enumerate([1, 1, 0, 1, 1, 0], start=1):
