@@ -176,7 +176,10 @@ class IoCalls:
     def _accept(self) -> None:
         """Somebody is at the door: let him in, unless a sibling has a line for him and we not."""
         assert self.siblings is not None, "without siblings the loop accepts by itself"
-        if self._busy() and self._elsewhere():
+        # Who has been let in and not asked yet may want a line.
+        asking = len(self._accepted) + len(self.doorways)
+        full = self._busy() or self.live + asking >= self.limit
+        if full and self._elsewhere():
             self.loop.remove_reader(self._listener)
             self.loop.call_later(_ELSEWHERE_SECONDS, self._watch_door)
             return
