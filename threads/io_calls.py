@@ -139,6 +139,7 @@ class IoCalls:
         else:
             self._listener.setblocking(False)
             self._watch_door()
+            self._tell_siblings()  # before the first caller: they leave him to us if they are full
         self.loop.add_reader(self.inbox.fileno(), self._woken)
         self.loop.add_reader(self.pulse.fileno(), self.pulse.answer)
         self.loop.call_later(1.0, self._sweep)
