@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--page", action="store_true", help="run nothing")
     args = parser.parse_args(argv)
     console, folder = Console(highlight=False), ROOT / "out" / "capacity"
+    console.width = max(console.width, 150)  # when its cells wrap, nobody can read a table
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / "results.json"
     try:

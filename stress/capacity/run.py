@@ -20,6 +20,7 @@ import numpy as np
 
 from threadline.errors import ThreadlineError
 from threadline.threads.child_server import ChildServer, child_server, cpu_by_thread
+from threadline.threads.server import FALLBACK_SHARE
 
 from ..bench.phone import value
 from ..bench.vendors import CASCADE, vendors
@@ -88,14 +89,16 @@ class Bench:
 
     def run(self, build: Build, calls: int, flags: Sequence[str] = ()) -> Result:
         """Hold so many calls."""
+        # With the GIL on, one line in four is in use: fallback mode.
+        lines = max(4, calls) * (FALLBACK_SHARE if build == "gil" else 1)
         with vendors(HEARD, ANSWER, wrap=self._beside) as environ:
             command = [
                 *("env", "-u", "PYTHON_GIL", *(f"{name}={text}" for name, text in environ.items())),
                 *("taskset", "-c", self.server_cores, self.python[build], "-m", "threadline"),
-                *("serve", "--port", "0", "--max-calls", str(max(4, calls)), *CASCADE, *FLAGS),
+                *("serve", "--port", "0", "--max-calls", str(lines), *CASCADE, *FLAGS),
                 *("--set", "server.drain_seconds=0.1", *flags),
             ]
-            if build == "gil":  # without the smaller limits of fallback mode
+            if build == "gil":
                 command += ["--gil", "accept"]
             with child_server(command, self.folder / "server.log") as server:
                 return self._measure(build, calls, server)
