@@ -85,9 +85,10 @@ def write(folder: Path, results: Sequence[Result], machine: Mapping[str, str]) -
         "Written by `./justw capacity`. Every call goes through the whole cascade: Deepgram, a",
         "model, Cartesia, played by local servers that speak the vendors' protocols with fixed",
         "latencies (final transcript 60 ms, first token 150 ms and then one every 10 ms, first",
-        "audio 90 ms and then at five times real time). A caller says five lines; a quarter of",
-        "them cut into an answer once. The server process has one core for itself; callers and",
-        f"vendors share the other. {machine['processor']}, Linux {machine['kernel']}.",
+        "audio 90 ms and then at five times real time). A caller says a few lines and is answered",
+        "with ten seconds each; a quarter of them cut into an answer once. The server process has",
+        "one core for itself; callers and vendors share the other.",
+        f"{machine['processor']}, Linux {machine['kernel']}.",
         "",
         "The service level: response p95 within 100 ms of a single call's; p99.9 of frame",
         "lateness within 5 ms, or what a bare timer had beside it; no underrun behind the phone's",
@@ -104,7 +105,8 @@ def write(folder: Path, results: Sequence[Result], machine: Mapping[str, str]) -
             f"| {per_call_mb(results, build):.2f} |"
         )
     text += [
-        f"| the best-known asyncio framework | {YARDSTICK_CALLS}, broke at {YARDSTICK_BROKE} "
+        "| the best-known asyncio framework, one process on such a machine "
+        f"| {YARDSTICK_CALLS}, broke at {YARDSTICK_BROKE} "
         f"| {YARDSTICK_CPU} | {YARDSTICK_MB:.0f} |",
         "",
         "![Response, lateness and CPU over the number of calls](capacity.png)",
@@ -150,7 +152,7 @@ def _draw(path: Path, results: Sequence[Result]) -> None:
             late.plot(calls, [one.control_p999 for one in mine], color=colours[build], ls=":")
             cpu.plot(calls, [one.cpu_percent * one.calls for one in mine], **look)
         response.set_title("Response at the phone, p95 in ms")
-        late.set_title("Frame lateness p99.9 in ms (dotted: bare timer)")
+        late.set_title("Frame lateness p99.9 (dotted: timer), ms")
         cpu.set_title("The server's CPU, % of a core")
         late.set_yscale("log")
         late.axhline(5.0, color="#1f2933", lw=0.8, ls="--")
