@@ -123,6 +123,8 @@ class Processes:
         except ValueError:  # a signal
             child.ended = Exit.CRASH
         if self._asked:
+            if status == -signal.SIGTERM:  # it was asked before it had begun: no call is lost
+                child.ended = Exit.OK
             return
         young = now - child.born < YOUNG_SECONDS
         child.pause = min(child.pause * 2, PAUSE_SECONDS[1]) if young else PAUSE_SECONDS[0]

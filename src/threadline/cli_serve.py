@@ -138,8 +138,13 @@ def _door(config: Config, inherited: str | None) -> tuple[socket.socket, Sibling
     """Where callers come in, and who else stands there."""
     if not inherited:
         return listen(config.server.host, config.server.port), None
-    door, shared, row, count = map(int, inherited.split(","))
-    return socket.socket(fileno=door), Siblings(shared, count, row)
+    try:
+        door, shared, row, count = map(int, inherited.split(","))
+        return socket.socket(fileno=door), Siblings(shared, count, row)
+    except ValueError, OSError:
+        raise ConfigError(
+            "--inherited is what --processes gives its children: leave it out."
+        ) from None
 
 
 def settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Config:

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--gil-python", metavar="FILE", help="the GIL build's python; the recipe fills this in")
-    add("--calls", default=STEPS, metavar="N,N", help=f"numbers of calls, rising ({STEPS})")
+    add("--calls", type=_numbers, default=STEPS, metavar="N,N", help=f"numbers of calls, rising ({STEPS})")
     add("--lines", type=int, default=5, help="what each caller says, in lines")
     add("--only", default="", choices=("", *BUILDS), help="one build")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the server")
@@ -72,6 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _numbers(text: str) -> list[int]:
+    """Of calls; argparse makes a sentence of the ValueError of anything else."""
+    return [int(one) for one in text.split(",")]
+
+
 def _run(args: argparse.Namespace, folder: Path, console: Console) -> list[Result]:
     if sys._is_gil_enabled() or not args.gil_python:
         raise ConfigError("Run this as `./justw capacity`, which finds both builds of Python.")
@@ -93,7 +98,7 @@ def _run(args: argparse.Namespace, folder: Path, console: Console) -> list[Resul
     results: list[Result] = []
     for build in BUILDS if not args.only else (args.only,):
         single, broken = 0.0, 0
-        for calls in map(int, args.calls.split(",")):
+        for calls in args.calls:
             result = bench.run(build, calls, flags)
             results.append(result)
             single = single or result.response_p95
