@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--gil-python", metavar="FILE", help="the GIL build's python; the recipe fills this in")
-    add("--calls", type=_numbers, default=STEPS, metavar="N,N", help=f"numbers of calls, rising ({STEPS})")
+    add("--calls", type=_numbers, default=STEPS, metavar="N,N", help=f"rising ({STEPS})")
     add("--lines", type=int, default=5, help="what each caller says, in lines")
     add("--only", default="", choices=("", *BUILDS), help="one build")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the server")
@@ -73,8 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _numbers(text: str) -> list[int]:
-    """Of calls; argparse makes a sentence of the ValueError of anything else."""
-    return [int(one) for one in text.split(",")]
+    """Of calls."""
+    try:
+        return [int(one) for one in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers like 1,60,120") from None
 
 
 def _run(args: argparse.Namespace, folder: Path, console: Console) -> list[Result]:
