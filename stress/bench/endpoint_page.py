@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from threadline.config import Endpoint, Vad
 from threadline.listening.endpoint import decide
 
+from ..compare.plots import style
 from . import pauses as sounds
 from .pauses import ENDS, PROBES, Kind, Pause
 from .turn_ends import Outcome, Way, outcome, sound, sound_and_words, timer
@@ -27,19 +28,6 @@ KINDS: tuple[Kind, ...] = ("inside", "dictating", "broken off", "between")
 
 _INK, _SOFT, _GRID = "#1f2933", "#7b8794", "#e4e7eb"
 _TIMER, _SOUND, _WORDS = "#868e96", "#d9480f", "#0b7285"
-_STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "text.color": _INK,
-    "axes.labelcolor": _SOFT,
-    "axes.edgecolor": _GRID,
-    "xtick.color": _SOFT,
-    "ytick.color": _SOFT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-}
 
 _HEAD = """\
 # When a turn is over
@@ -278,7 +266,7 @@ def _draw(path: Path, pauses: Sequence[Pause], config: Endpoint, probe: int) -> 
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(_STYLE):
+    with rc_context(style()):
         figure = Figure(figsize=(11, 4.2), layout="constrained", facecolor="white")
         left, right = figure.subplots(1, 2, sharex=True)
         _panel(left, pauses, config, probe, "inside")
