@@ -47,8 +47,10 @@ from .wake import Inbox, Outbox
 FRESH_FRAMES = 50
 """A second. When vad was held up for longer, older audio is skipped: late is worse than lost."""
 
-LARGE_BATCH = 24
-"""Windows at once: with so many calls, a wake-up for half as many costs more than 8 ms."""
+FULL_NAP = 12
+"""Windows at once for which batch_ms is the nap: fewer nap shorter, for an interruption's sake, and
+more up to twice as long, since waking for half as many would cost more than it saves."""
+SHORTEST_NAP, LONGEST_NAP = 0.25, 2.0  # of batch_ms
 
 SAMPLE_NS = 125_000
 """Nanoseconds of one sample, and byte, at 8 kHz."""
@@ -147,7 +149,7 @@ class VadStage:
         if not self.inbox.wait(1.0 if kept else 0.02):
             return
         # Every call has its own phase: without this nap each frame would be a batch of its own.
-        time.sleep(self._pause * (2 if self._batch >= LARGE_BATCH else 1))
+        time.sleep(self._pause * min(max(self._batch / FULL_NAP, SHORTEST_NAP), LONGEST_NAP))
         self.inbox.clear()
         for event in self.inbox.events():
             self._advised(event)

@@ -25,19 +25,21 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from threadline.config import Talk
 from threadline.errors import ConfigError, ThreadlineError
 from threadline.observe.callreport import judge, summary
 from threadline.threads.caller import place_calls
-from threadline.threads.child_server import child_server
+from threadline.threads.child_server import ChildServer, child_server
 from threadline.threads.phone_line import CallPlan
 from threadline.wire.script import Clip
 
 from ..compare.record import BUILDS, NAMES, Build, Lateness
 from .burning import BURNERS
-from .phone import spoken, voice
+from .phone import spoken, value, voice
 from .vendors import CASCADE, vendors
 
 HEARD = "A table for four, please."
+TOOLS_START_WITHIN = 20.0  # seconds
 ANSWER = "Sure, that is possible. " + "We have a table by the window, and it is yours. " * 2
 
 
@@ -60,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(console: Console, gil_python: str, calls: int) -> None:
     python: dict[Build, str] = {"free": sys.executable, "gil": gil_python}
     line = spoken(voice(), HEARD, "line")
-    table = Table("build", "tools", "p50 ms", "p99", "p99.9", "max", "timer p99.9", "underruns",
-                  "response p50 ms", "p95", box=None, pad_edge=False)  # fmt: skip
+    table = Table("build", "tools", "p50 ms", "p99", "p99.9", "max", "timer p99.9", "dry",
+                  "answer p50", "p95", box=None, pad_edge=False)  # fmt: skip
     for build in BUILDS:
         for burning in (False, True):
             late, control, told = _run(python[build], build, line, calls, burning)
@@ -102,7 +104,8 @@ def _run(
             )
             url = f"ws://{server.address}/twilio"
             burners = phones.submit(place_calls, _plan(url, line, BURNERS, 2))
-            time.sleep(3.0)  # theirs are the first tools to be called
+            if burning:
+                _wait_until_busy(server, BURNERS)
             placed = phones.submit(place_calls, _plan(url, line, calls, 2)).result()
             page = server.metrics()
             burners.result()
@@ -111,6 +114,15 @@ def _run(
     told = summary([judge(record) for record in placed.calls], placed.client_lateness_ms)
     timer = Lateness(tuple(said["bounds"]), tuple(said["counts"]))
     return Lateness.of_page(page, "threadline_frame_lateness_seconds"), timer, told
+
+
+def _wait_until_busy(server: ChildServer, workers: int) -> None:
+    """Until so many tools run: theirs must be the first. ThreadlineError when they do not."""
+    deadline = time.monotonic() + TOOLS_START_WITHIN
+    while (idle := value(server.metrics(), "threadline_workers_idle")) > Talk().workers - workers:
+        if time.monotonic() > deadline:
+            raise ThreadlineError(f"The burners' tools did not start: {idle:.0f} workers are idle.")
+        time.sleep(0.05)
 
 
 def _plan(url: str, line: Clip, calls: int, lines: int) -> CallPlan:
