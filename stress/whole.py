@@ -36,6 +36,7 @@ from threadline.config import Asr, Config, Vad
 from threadline.config import Server as ServerConfig
 from threadline.dialog.brain import Answer
 from threadline.listening.agreement import Word
+from threadline.observe.headroom import Headroom
 from threadline.threads import gil, logs, server
 from threadline.threads.calls import FRAME
 from threadline.threads.child_server import ChildServer, child_server
@@ -81,6 +82,13 @@ class Loudness:
 class Heard:
     text: str
     words: tuple[Word, ...] = ()  # their times are nobody's business here
+
+
+class _Undaunted(Headroom):
+    """Takes every call: a server that is disturbed on purpose would rightly take no more."""
+
+    def look(self, now: float, counts: Sequence[int], waited: float) -> str:
+        return ""
 
 
 class ByEar:
@@ -225,6 +233,7 @@ def _server(
     )
     setattr(server, "Silero", Loudness)  # noqa: B010  # the one part it makes by itself
     made = server.Server(config, verdict, parts, listener)
+    made._headroom = _Undaunted(made.io.lateness.bounds)
     if verdict.fallback:  # the GIL build: the same number of calls
         made.io.limit = config.server.max_calls
     return made
