@@ -123,7 +123,6 @@ class VadStage:
         self._pause = config.batch_ms / 1000
         self._batch = 0  # windows of the last runs: the more calls, the longer the nap may be
         self._passed = False  # asr has windows that no event has woken it for
-        self._windows = np.empty((len(calls), WINDOW), np.float32)
         # Reports.
         self.beat = 0
         self.windows = 0
@@ -213,18 +212,17 @@ class VadStage:
     def _judge(self, ears: list[_Ear]) -> None:
         """One window of each of these calls, in one run of the model."""
         self.on_call = ears[0].call if len(ears) == 1 else None
-        batch = self._windows[: len(ears)]
         slots: NDArray[np.intp] = np.fromiter((ear.call.slot for ear in ears), np.intp, len(ears))
-        for row, ear in enumerate(ears):
-            batch[row] = mulaw.decode_float(bytes(ear.pending[:WINDOW]))
+        windows = [bytes(ear.pending[:WINDOW]) for ear in ears]
+        batch = mulaw.decode_float(b"".join(windows)).reshape(-1, WINDOW)
         chances = self._silero.run(slots, batch)
         power = np.einsum("ij,ij->i", batch, batch) / WINDOW
         levels = 10 * np.log10(power + 1e-12)  # dBFS; digital silence is -120
         self.runs += 1
         self.windows += len(ears)
-        for ear, chance, level in zip(ears, chances.tolist(), levels.tolist(), strict=True):
+        judged = zip(ears, windows, chances.tolist(), levels.tolist(), strict=True)
+        for ear, window, chance, level in judged:
             self.on_call = ear.call
-            window = bytes(ear.pending[:WINDOW])
             del ear.pending[:WINDOW]
             self._hear(ear, window, chance, level)
 
