@@ -99,7 +99,6 @@ class ReplyStage:
         self._talk = talk
         self._lines: dict[int, Line] = {}
         self._newest = [0] * len(calls)  # generation of the call that was opened last, by slot
-        self._waiting: set[int] = set()  # slots of lines with audio for their rings
         self._early: list[Event] = []  # they overtook the news that their call was opened
         self._to_io = to_io
         self._voices = Voices(voices)
@@ -137,17 +136,15 @@ class ReplyStage:
             touched.add(line.call.slot)
             self.on_call = line.call
             self._tell(line)
-        # Hundreds of calls, and a few of them have news: the others only when they have audio for
-        # their rings, or their time may have come.
+        # Hundreds of calls, and a few of them have news: the others only when their time may have
+        # come. A ring holds seconds, and is filled a quarter of one at a time.
         everybody = now >= self._due
         if everybody:
             self._due = NEVER
-        for slot in list(self._lines) if everybody else touched | self._waiting:
+        for slot in list(self._lines) if everybody else touched:
             if (tended := self._lines.get(slot)) is not None:
                 self.on_call = tended.call
                 self._tend(tended, now, touched=slot in touched)
-            else:
-                self._waiting.discard(slot)
         self._due = min(self._due, self._jobs.next_due() or NEVER)
 
     def _tend(self, line: Line, now: int, *, touched: bool) -> None:
@@ -156,13 +153,10 @@ class ReplyStage:
             self._look_at_clocks(line, now)
             touched = True
         if line.queue:
-            self._waiting.add(line.call.slot)
             self._due = min(self._due, now + REFILL_NS)
             if touched or line.call.outgoing.room():
                 self._fill(line, now)
                 touched = True
-        else:
-            self._waiting.discard(line.call.slot)
         if touched:
             line.due = line.next_due()
         self._due = min(self._due, line.due)

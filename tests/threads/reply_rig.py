@@ -146,6 +146,7 @@ class Rig:
             assert generation == LIVE
             assert len(audio) == (0 if flags & END_OF_REPLY else FRAME)
             frames.append((int.from_bytes(audio[:4], "big") if audio else -1, epoch, clause, flags))
+        self.stage._due = 0  # it took so long that the ring is looked at
         return frames
 
     def hung_up(self):
