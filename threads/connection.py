@@ -27,6 +27,7 @@ from ..errors import ProtocolError
 from ..talking.heard import mark_name
 from ..wire.events import Audio, Digit, Ended, MarkEchoed, Started
 from ..wire.twilio import TwilioLeg
+from ..wire.websocket import Splitter, text_frame
 from .calls import END_OF_CLAUSE, END_OF_REPLY, FRAME, Call
 from .logs import logger
 from .messages import CallOpened, DigitPressed, FirstFrame, MarkReturned, PlaybackCut
@@ -101,7 +102,10 @@ class Doorway(asyncio.Protocol):
         leg = Leg(self._io)
         self._transport.set_protocol(leg)
         leg.connection_made(self._transport)
-        leg.data_received(bytes(self._head))
+        end = self._head.find(b"\r\n\r\n") + 4
+        leg.shake_hands(bytes(self._head[:end]))
+        if len(self._head) > end:
+            leg.data_received(bytes(self._head[end:]))
 
     def _feed_http(self, data: bytes) -> None:
         assert self._http is not None, "data_received made it"
@@ -172,7 +176,9 @@ class Leg(asyncio.Protocol):
     def __init__(self, io: IoCalls) -> None:
         self._io = io
         self._ws = ServerProtocol(max_size=io.config.max_message_bytes)
+        self._splitter = Splitter(io.config.max_message_bytes)
         self._wire = TwilioLeg()
+        self._unsent: list[bytes] = []  # text, in frames
         self._message = bytearray()  # of a fragmented message
         self._rest = b""  # of caller audio, less than a frame
         self.call: Call | None = None  # reserved at the upgrade, live from `start`
@@ -211,19 +217,34 @@ class Leg(asyncio.Protocol):
         self.drop(f"the peer stopped reading, {self._io.config.max_write_bytes} bytes are unsent")
         self._transport.abort()
 
+    def shake_hands(self, head: bytes) -> None:
+        """The request for a WebSocket, whole."""
+        self._io.working_on(self)
+        self._feed(head)
+        self._flush()
+        self._io.working_on(None)
+
     def data_received(self, data: bytes) -> None:
         """Bytes of the WebSocket."""
         self._io.working_on(self)
+        for is_text, part in self._splitter.feed(data):
+            if is_text:
+                self._text(part)
+            else:
+                self._feed(part)
+                self._flush()
+        self._io.working_on(None)
+
+    def _feed(self, data: bytes) -> None:
+        """What is not a short text message: the protocol knows what to do."""
         self._ws.receive_data(data)
         for event in self._ws.events_received():
             if isinstance(event, Request):
-                self._shake_hands(event)
+                self._answer(event)
             elif isinstance(event, Frame):
                 self._frame(event)
         if self._ws.parser_exc is not None:
             self.end(f"the peer broke the WebSocket protocol: {self._ws.parser_exc}")
-        self._flush()
-        self._io.working_on(None)
 
     def eof_received(self) -> None:
         """The peer has closed its side: from here on the WebSocket takes nothing to send."""
@@ -234,6 +255,8 @@ class Leg(asyncio.Protocol):
     def _flush(self) -> None:
         if self._transport.is_closing():
             return
+        if self._unsent:
+            self._write()
         for data in self._ws.data_to_send():
             if data:
                 self._transport.write(data)
@@ -243,7 +266,11 @@ class Leg(asyncio.Protocol):
             self._leaving = True
             self._io.loop.call_later(CLOSING_SECONDS, self._transport.abort)
 
-    def _shake_hands(self, request: Request) -> None:
+    def _write(self) -> None:
+        self._transport.write(b"".join(self._unsent))
+        self._unsent.clear()
+
+    def _answer(self, request: Request) -> None:
         response = self._ws.accept(request)
         if response.status_code == 101:  # an upgrade that cannot be needs no slot
             refusal = self._io.admit(self, request.path, dict(request.headers.raw_items()))
@@ -269,6 +296,8 @@ class Leg(asyncio.Protocol):
             self.drop("the peer sent a binary message, and this protocol is text only")
 
     def _text(self, data: bytes) -> None:
+        if self.closed:
+            return
         try:
             event = self._wire.receive(data.decode())
         except UnicodeDecodeError:
@@ -326,6 +355,11 @@ class Leg(asyncio.Protocol):
             self._sounding = False
         self._io.to_reply.put(MarkReturned(call.slot, self.generation, name))
 
+    def has_news(self) -> bool:
+        """Is there anything to `pump`?"""
+        call = self.call
+        return call is not None and (call.due.depth() > 0 or call.epoch.at != self.epoch)
+
     def pump(self) -> None:
         """Send what is due, unless the caller has taken the floor.
 
@@ -345,7 +379,8 @@ class Leg(asyncio.Protocol):
                 self._io.stale += 1
                 continue
             self._send(call, clause, flags, stamp, payload)
-        self._flush()
+        if self._unsent:
+            self._write()
 
     def _follow(self, call: Call) -> None:
         """Has the caller taken the floor since we last looked?"""
@@ -354,26 +389,29 @@ class Leg(asyncio.Protocol):
             self._clear(call, epoch)
 
     def _send(self, call: Call, clause: int, flags: int, stamp: int, payload: bytes) -> None:
-        ws, wire = self._ws, self._wire
+        wire = self._wire
         if flags & END_OF_REPLY:
-            ws.send_text(wire.mark(end_mark(self.epoch)).encode())
+            self._say(wire.mark(end_mark(self.epoch)))
             return
         if clause != self._clause:
             self._clause, self._clause_frames = clause, 0
             at = time.monotonic_ns()
             self._io.to_reply.put(FirstFrame(call.slot, self.generation, self.epoch, clause, at))
-        ws.send_text(wire.media(payload).encode())
+        self._say(wire.media(payload))
         self._clause_frames += 1
         self._sounding = True
         self._io.frames += 1
         self._io.lateness.observe((time.monotonic_ns() - stamp) / 1e6)
         if flags & END_OF_CLAUSE:
-            ws.send_text(wire.mark(mark_name(self.epoch, clause)).encode())
+            self._say(wire.mark(mark_name(self.epoch, clause)))
+
+    def _say(self, message: str) -> None:
+        self._unsent.append(text_frame(message.encode()))
 
     def _clear(self, call: Call, epoch: int) -> None:
         """The caller took the floor: empty the carrier, and say how much of us was heard."""
         if self._sounding:
-            self._ws.send_text(self._wire.clear().encode())
+            self._say(self._wire.clear())
             self._io.clears += 1
         played = self._clause_frames * 20
         self._io.to_reply.put(

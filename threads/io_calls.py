@@ -212,8 +212,9 @@ class IoCalls:
         for event in self.inbox.events():
             self._take(event)
         for leg in list(self._by_slot.values()):
-            self._on_leg = leg
-            leg.pump()
+            if leg.has_news():
+                self._on_leg = leg
+                leg.pump()
         self._on_leg = None
 
     def _take(self, event: object) -> None:
