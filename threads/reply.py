@@ -293,7 +293,7 @@ class ReplyStage:
             conversation=conversation,
             epoch=epoch,
             voices=len(self._voices),
-            turns=TurnLog(info.call_id, self.stats, conversation),
+            turns=TurnLog(info.call_id, self.stats, conversation, time.monotonic_ns()),
             idle=Idle(setting.nudge_seconds, setting.nudges),
             digits=Digits(terminator, setting.digit_seconds),
         )
@@ -308,7 +308,7 @@ class ReplyStage:
     def _close(self, line: Line, event: CallClosed) -> None:
         self._do(line, talk.CallEnded())
         self._voices.tell(line, line.fall_silent(line.epoch), time.monotonic_ns())
-        line.turns.end()
+        line.turns.close(event.reason, line.failed, time.monotonic_ns())
         self._jobs.forget(line)
         if self._vendors is not None:
             self._vendors.put(event)
@@ -353,7 +353,7 @@ class ReplyStage:
             if not (line.queue or line.ends or line.conversation.working):
                 line.idle.played_out(time.monotonic_ns() / 1e9)
                 if 0 < line.turns.clause <= ended:
-                    line.turns.end()
+                    line.turns.end(time.monotonic_ns())
             if line.hang_up and ended >= line.hang_up_after:
                 self._orders.hang_up(line)
 

@@ -12,9 +12,11 @@ from ..dialog import events as talk
 from ..dialog.conversation import Conversation
 from ..observe.histogram import LATENCY_MS, Histogram
 from ..observe.prometheus import Sample, counter, milliseconds
+from ..observe.spans import CallEnd, CallStart, Told
 from ..observe.turns import STAGES, Turn
 from .logs import logger
 from .messages import FirstFrame, Transcript
+from .ring import EventRing
 
 log = logger("reply")
 
@@ -34,6 +36,7 @@ class TurnStats:
         self.stages = {name: Histogram(LATENCY_MS) for name in STAGES}
         self.response = Histogram(LATENCY_MS)
         self.filler = Histogram(LATENCY_MS)
+        self.traces: EventRing[Told] | None = None  # to the traces thread, when there is one
 
     def samples(self) -> Iterable[Sample]:
         """For /metrics, from the watch thread."""
@@ -66,11 +69,13 @@ class TurnStats:
 
 
 class TurnLog:
-    """One call's turns. How much was heard, and what became of early requests, is asked of the
-    conversation."""
+    """One call's turns, from `now` on. How much was heard, and what became of early requests, is
+    asked of the conversation."""
 
-    def __init__(self, call_id: str, stats: TurnStats, conversation: Conversation) -> None:
-        self._call_id = call_id
+    def __init__(
+        self, call_id: str, stats: TurnStats, conversation: Conversation, now: int
+    ) -> None:
+        self._call = CallStart(call_id, now)
         self._stats = stats
         self._conversation = conversation
         self._turn = Turn(0)
@@ -94,7 +99,7 @@ class TurnLog:
 
     def heard(self, event: Transcript, now: int) -> None:
         """The caller's turn is over: a new record."""
-        self.end()
+        self.end(now)
         self._stats.turns += 1
         self._turn = Turn(
             number=self._turn.number + 1,
@@ -126,6 +131,7 @@ class TurnLog:
         self.settle()
         if self._open():
             self._turn.interrupted = True
+            self._turn.ended = now
             self._stats.interrupted += 1
             self._closing = self._turn, self._said
             self.due = now + SETTLE_NS
@@ -137,12 +143,20 @@ class TurnLog:
         if closing is not None:
             self._write(*closing)
 
-    def end(self) -> None:
+    def end(self, now: int) -> None:
         """The answer has been heard, or nothing more comes of it."""
         self.settle()
         if self._open():
+            self._turn.ended = now
             self._write(self._turn, self._said)
             self._renew()
+
+    def close(self, reason: str, failed: bool, now: int) -> None:
+        """The call is over; `failed`: by a defect of ours."""
+        self.end(now)
+        if self._stats.traces is not None:
+            end = CallEnd(now, self._turn.number, reason, failed)
+            self._stats.traces.push((self._call, end))
 
     def _open(self) -> bool:
         return bool(self._said) or self._turn.heard is not None
@@ -229,4 +243,6 @@ class TurnLog:
         turn.said = list(said.values())
         turn.played = " ".join(filter(None, played))
         turn.unplayed = " ".join(filter(None, unplayed))
-        log.info("turn", call_id=self._call_id, **turn.record())
+        log.info("turn", call_id=self._call.call_id, **turn.record())
+        if self._stats.traces is not None:  # and what is full there is counted there
+            self._stats.traces.push((self._call, turn))

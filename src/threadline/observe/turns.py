@@ -57,6 +57,7 @@ class Turn:
     filler_frame: int = 0  # the first frame of the first one
     played: str = ""  # of what was said, as far as the caller heard it
     unplayed: str = ""  # and the rest
+    ended: int = 0  # played out, spoken over, or cut short by the next turn or the call's end
 
     def marks(self) -> tuple[int, ...]:
         """The seven instants that bound the stages; what an early answer had ready before the
