@@ -45,6 +45,8 @@ def fails(capsys: pytest.CaptureFixture[str], argv: list[str], code: Exit) -> st
         (["--llm", "openai"], "no key: set OPENAI_API_KEY"),
         (["--stt", "deepgram,whisper"], "no key: set DEEPGRAM_API_KEY"),
         (["--tts", "piper,cartesia"], "no key: set CARTESIA_API_KEY"),
+        (["--otlp", "127.0.0.1:4318"], "otlp .* an address that starts with http:// or https://"),
+        (["--otlp", "http://:4318"], "names no host: give the address of a collector, like http"),
         (["app:agent"], "An app needs a model .*: set OPENAI_API_KEY, or OPENAI_BASE_URL"),
         (["app:agent", "--llm", "openai"], "no key: set OPENAI_API_KEY"),
         (["--set", "tts.voice=parrot"], "no model 'parrot': choose from"),

@@ -29,9 +29,11 @@
     recogniser (a process of its own, or a thread)
 
     watch: heartbeats, the GIL, garbage collection, metrics.    log: writes what the others say.
+    traces: tells a collector what reply writes down of each turn.
 
 A thread runs only when something needs it: tts when the voice is a local one, the recogniser when
-the ears are, io-vendors when a vendor is named, worker-1..N when an agent has tools or guards.
+the ears are, io-vendors when a vendor is named, worker-1..N when an agent has tools or guards,
+traces when a collector is named.
 
 One file a thread; each says at its top what wakes it, what it alone owns, what it reads and what
 it writes. io-vendors has one file more for each kind of vendor (vendor_*.py). What the threads

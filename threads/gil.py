@@ -62,6 +62,11 @@ MODULES = (
     "structlog",
 )
 VENDOR_MODULES = ("openai", "cartesia")  # by the name of the vendor in its chain
+TRACE_MODULES = (  # when a collector is named; requests looks for netrc with its first request
+    "opentelemetry.sdk.trace",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    "netrc",
+)
 RECOGNISER_MODULES = ("ctranslate2", "faster_whisper")
 
 # A safe import also flips the GIL, for milliseconds; two readings this far apart are believed.

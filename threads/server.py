@@ -40,6 +40,7 @@ from .reply import ReplyStage
 from .siblings import Siblings
 from .stalls import LIMIT_MS
 from .supervisor import Running, Stage, Supervisor
+from .traces import Traces
 from .tts import TtsStage, Voice
 from .vad import VadStage
 from .wake import Inbox, Outbox
@@ -53,6 +54,7 @@ FRAME_SECONDS = 0.02
 VOICE_MS = 1_500.0  # a long clause of the local voice, on a loaded machine
 MODEL_MS = 1_000.0  # a batch of the end-of-turn model
 SDK_MS = 100.0  # a burst of requests: each takes its client some ms
+TRACES_SECONDS = 4.0  # at the end, for the last of them
 FALLBACK_SHARE = 4  # with the GIL on, one call in so many is admitted
 FALLBACK_PREBUFFER = 3  # and so many times the prebuffer
 
@@ -92,11 +94,15 @@ class Server:
         self._headroom = Headroom(self.io.lateness.bounds)
         if verdict.fallback:
             self._fall_back()
+        self.traces = Traces(config.observe.otlp) if config.observe.otlp else None
+        traced = [] if self.traces is None else [self.traces.samples]
+        if self.traces is not None:
+            self.reply.stats.traces = self.traces.ring
         running = self._running()
         collector = Collector(lambda: self.io.live)
         self.watch = Watch(
             stages=[one.watched() for one in running],
-            sources=[*(one.stage.samples for one in running), self._samples],
+            sources=[*(one.stage.samples for one in running), self._samples, *traced],
             collector=collector,
             gil_sample=self._gil.sample,
             gil_changed=self._gil_changed,
@@ -282,6 +288,8 @@ class Server:
 
     def start(self) -> None:
         """Start every thread. Raises the reason, in one sentence, when one cannot."""
+        if self.traces is not None:
+            self.traces.start()
         self.supervisor.start()
         host, port = self.address
         log.info("listening", host=host, port=port, calls=self.io.limit)
@@ -293,11 +301,13 @@ class Server:
     def run(self) -> Exit:
         """Serve until a signal ends it, or the GIL under `refuse`."""
         ended = self.supervisor.run()
+        self._end_traces()
         return Exit.GIL if self._refused and ended is not Exit.CRASH else ended
 
     def close(self) -> bool:
         """Stop everything at once (tests). False when a thread had to be left behind."""
         ended = self.supervisor.end()
+        ended = self._end_traces() and ended
         for inbox in self.inboxes.values():
             inbox.close()
         self.watch.close()
@@ -306,6 +316,10 @@ class Server:
         if self.vendors is not None:
             self.vendors.pulse.close()
         return ended
+
+    def _end_traces(self) -> bool:
+        """Once reply has ended. False when the collector would not let go."""
+        return self.traces is None or self.traces.stop(TRACES_SECONDS)
 
     # -- what concerns several threads ----------------------------------------------------------
 

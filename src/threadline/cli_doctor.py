@@ -97,7 +97,8 @@ def run(args: argparse.Namespace) -> int:
 def examine(file: Path | None = None, policy: str | None = None) -> list[Finding]:
     """Every finding, in the order in which they are shown."""
     config, findings = check_config(file, policy, os.environ)
-    audited = gil.audit((*gil.MODULES, *gil.VENDOR_MODULES, *gil.RECOGNISER_MODULES))
+    traced = gil.TRACE_MODULES if config.observe.otlp else ()
+    audited = gil.audit((*gil.MODULES, *gil.VENDOR_MODULES, *traced, *gil.RECOGNISER_MODULES))
     ordinary, prepared = (measure_lateness(fifo, TICKS) for fifo in (False, True))
     store = ModelStore(Path(config.models).expanduser() if config.models else None)
     host = config.server.host
@@ -151,7 +152,7 @@ def _gil(
     found: Facts, policy: GilPolicy, audited: Sequence[Audited], start_with_gil: bool
 ) -> Finding:
     """What `threadline serve` would say of the GIL, foretold from the audit."""
-    here = {*gil.MODULES, *gil.VENDOR_MODULES} | (
+    here = {*gil.MODULES, *gil.VENDOR_MODULES, *gil.TRACE_MODULES} | (
         set() if policy == "isolate" else set(gil.RECOGNISER_MODULES)
     )
     culprits = [one for one in audited if one.state == "turns the GIL on" and one.module in here]

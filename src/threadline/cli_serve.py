@@ -21,7 +21,7 @@ from .dialog.scripted import Scripted
 from .errors import ConfigError, Exit
 from .models.piper import PiperVoice
 from .models.store import ModelStore
-from .threads import gil, logs
+from .threads import gil, logs, traces
 from .threads.asr_process import WHISPER
 from .threads.io_calls import listen
 from .threads.processes import Processes, command
@@ -77,6 +77,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         add(f"--{kind}", metavar="CHAIN", help=f"{what}: of {forms(f'{kind}.chain')}")
     add("--log-format", metavar="FORMAT", help="console or json (default console)")
     add("--log-level", metavar="LEVEL", help="debug, info, warning or error (default info)")
+    add("--otlp", metavar="URL", help="an OpenTelemetry collector that is sent traces of turns")
     add(
         "--set",
         action="append",
@@ -93,13 +94,18 @@ def run(args: argparse.Namespace) -> Exit:
     if args.app:
         config = cli_vendors.with_model(config)
     cli_vendors.check(config)
+    traces.check(config.observe.otlp)
     if config.server.processes > 1 and not args.inherited:
         return _serve_in_many(config)
     local = "whisper" in names(config.stt.chain)
     used = {*names(config.stt.chain), *names(config.llm.chain), *names(config.tts.chain)}
+    optional = (
+        *(name for name in gil.VENDOR_MODULES if name in used),
+        *(gil.TRACE_MODULES if config.observe.otlp else ()),
+    )
     verdict = gil.preload(
         config.gil,
-        (*gil.MODULES, *(name for name in gil.VENDOR_MODULES if name in used)),
+        (*gil.MODULES, *optional),
         recogniser=gil.RECOGNISER_MODULES if local else (),
         start_with_gil=config.start_with_gil,
     )
@@ -160,6 +166,7 @@ def settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Config:
         "tts.chain": args.tts,
         "log.format": args.log_format,
         "log.level": args.log_level,
+        "observe.otlp": args.otlp,
     }
     for pair in args.set:
         key, equals, value = pair.partition("=")

@@ -174,6 +174,13 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Observe:
+    """Who is told how it went, besides the log and /metrics."""
+
+    otlp: str = ""  # an OpenTelemetry collector, as http://host:4318; empty: no traces
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything. ``Config()`` answers a call with no key and no network."""
 
@@ -192,3 +199,4 @@ class Config:
     talk: Talk = field(default_factory=Talk)
     pacer: Pacer = field(default_factory=Pacer)
     log: Log = field(default_factory=Log)
+    observe: Observe = field(default_factory=Observe)

@@ -43,6 +43,7 @@ PREFIXES = {
     "deepgram.url": ("wss://", "ws://"),
     "llm.base_url": ("https://", "http://"),
     "cartesia.url": ("wss://", "ws://"),
+    "observe.otlp": ("http://", "https://"),
 }
 MULTIPLES = {"pacer.prebuffer_ms": 20}  # it is counted in frames
 RANGES: dict[str, tuple[float, float]] = {

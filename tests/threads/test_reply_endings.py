@@ -22,6 +22,7 @@ from threadline.threads.messages import (
     StageFailed,
 )
 from threadline.threads.reply import HANG_UP_CAP_NS, end_mark
+from threadline.threads.ring import EventRing
 from threadline.threads.turn_log import SETTLE_NS
 
 SECOND = 1000 * MS
@@ -376,3 +377,29 @@ def test_the_end_of_a_call_cancels_the_request(remote, event):
     asked(remote)
     remote.tell(*event)
     assert asked(remote) == [CancelModel(0, LIVE, 1)]
+
+
+def test_every_record_of_a_call_goes_to_whoever_keeps_traces(rig, turns):
+    """The same values as in the log, with the time at which each was over."""
+    ring = rig.stage.stats.traces = EventRing()
+    rig.turn("one", epoch=1)
+    rig.voice(clauses=1)
+    rig.take_floor(2)
+    spoken_over = rig.clock.now
+    rig.clock.now += 2 * SECOND  # what was heard is told late, if ever
+    rig.step()
+    rig.hear("two", 2)
+    rig.clock.now += SECOND
+    rig.tell(CallClosed, "the caller hung up")
+    told = [ring.pop() for _ in range(ring.ready())]
+    (call,) = {whose for whose, _ in told}
+    *records, end = (record for _, record in told)
+    assert call.call_id == "CA1"
+    assert [record.record() for record in records] == [
+        {name: value for name, value in one.items() if name != "call_id"} for one in turns
+    ]
+    over = next(record for record in records if record.interrupted)
+    assert call.at < over.ended <= spoken_over
+    assert records[-1].ended > spoken_over + 3 * SECOND
+    assert (end.turns, end.reason, end.failed) == (2, "the caller hung up", False)
+    assert end.at >= records[-1].ended
