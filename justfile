@@ -72,7 +72,7 @@ resolve := compile + " --python-platform linux --python-version 3.14"
 pin *ARGS:
     printf 'uv\nrust-just\n' | {{ compile }} "$@" -o requirements/tools.txt -
     {{ resolve }} "$@" --all-extras -o requirements/dev.txt pyproject.toml
-    {{ resolve }} "$@" --extra local -c requirements/dev.txt -o requirements/run.txt pyproject.toml
+    {{ resolve }} "$@" --extra local --extra otel -c requirements/dev.txt -o requirements/run.txt pyproject.toml
 
 # The recorded speech that some tests need.
 [private]

@@ -90,6 +90,11 @@ def test_modules_are_told_apart_by_what_they_do_to_the_gil():
     assert standings(check_modules([LOUD], "accept")) == {"ctranslate2": "note"}
 
 
+def test_what_traces_lack_is_named_by_its_extra():
+    (missing,) = check_modules([Audited(gil.TRACE_MODULES[0], "absent")], "isolate")
+    assert "threadline[otel]" in missing.remedy
+
+
 def test_a_punctual_clock_with_all_rights_is_fine():
     findings = check_clock(PUNCTUAL, PUNCTUAL, Favour(True, "locked"))
     assert set(standings(findings).values()) == {"fine"}

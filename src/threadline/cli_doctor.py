@@ -180,6 +180,8 @@ def check_modules(audited: Sequence[Audited], policy: GilPolicy) -> list[Finding
             findings.append(_loud(one, policy))
         elif one.state == "absent":
             remedy = "Install Threadline again with its dependencies."
+            if one.module in gil.TRACE_MODULES:
+                remedy = "pip install 'threadline[otel]', or leave observe.otlp out."
             findings.append(Finding("Modules", one.module, "trouble", "absent", remedy))
         elif one.state == "failed":
             remedy = f"Install {one.module.partition('.')[0]} again."
