@@ -24,27 +24,22 @@ import select
 import signal
 import socket
 import subprocess
-import sys
-import sysconfig
-import threading
 import time
 from collections import deque
 from collections.abc import Buffer, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from ..audio import mulaw
 from ..listening.agreement import Word
-from .asr_worker import MAX_MESSAGE, recognise_forever
+from .asr_lives import BACKOFF_SECONDS, Job, Worker, Workplace
 from .gil import Placement
 
 WHISPER = "threadline.models.whisper:WhisperDecoder"
 ROOM = 30 * mulaw.RATE  # bytes of one job's audio; longer utterances are cut here
 ATTEMPTS = 2  # of one job: the first and one retry
-BACKOFF_SECONDS = 0.1, 5.0  # before a dead worker is replaced: first, and longest
 START_SECONDS = 60.0  # for a worker to load its model
-TAIL = 4_096  # bytes kept of what a child prints
 
 
 class Log(Protocol):
@@ -70,32 +65,6 @@ class Result:
     words: Sequence[Word] = ()  # with their times, if they were asked for
 
 
-@dataclass(slots=True)
-class _Job:
-    job: int
-    room: int
-    length: int
-    cut: bool
-    deadline: float
-    words: bool
-    attempts: int = 0
-
-
-@dataclass(slots=True)
-class _Worker:
-    """One worker, through all its lives."""
-
-    state: Literal["down", "starting", "idle", "busy", "stuck"] = "down"
-    due: float = 0.0  # down: when to start; starting: when to give up
-    backoff: float = BACKOFF_SECONDS[0]
-    sock: socket.socket | None = None
-    process: subprocess.Popen[bytes] | None = None
-    thread: threading.Thread | None = None
-    output: int = -1  # read end of a child's stdout and stderr
-    tail: bytearray = field(default_factory=bytearray)
-    job: _Job | None = None
-
-
 class Recogniser:
     """`workers` decoders behind one small interface. One owner thread; nothing here blocks.
 
@@ -116,19 +85,18 @@ class Recogniser:
         self.failed = ""  # why no worker could start; empty once one is ready
         self.restarts = 0
         self.placement = placement  # any thread may store "process": threads are then replaced
-        self._decoder = decoder
-        self._options = dict(options)
         self._deadline_seconds = deadline_seconds
         self._log = log
-        self._workers = [_Worker() for _ in range(workers)]
-        self._jobs: list[_Job] = []  # in flight; at most one per worker
-        self._again: deque[_Job] = deque()  # those of them that wait for another worker
+        self._jobs: list[Job] = []  # in flight; at most one per worker
+        self._again: deque[Job] = deque()  # those of them that wait for another worker
         self._results: list[Result] = []
         self._unreaped: list[subprocess.Popen[bytes]] = []
         self._poll = select.epoll()
         self._fd = os.memfd_create("threadline-asr", os.MFD_CLOEXEC)
         os.ftruncate(self._fd, workers * ROOM)
         self._arena = mmap.mmap(self._fd, workers * ROOM)
+        place = Workplace(decoder, dict(options), self._fd, self._poll)
+        self._workers = [Worker(place) for _ in range(workers)]
 
     # -- what the asr thread calls -----------------------------------------------------------
 
@@ -163,7 +131,7 @@ class Recogniser:
             cut = len(codes) > length
         if deadline is None:
             deadline = now + self._deadline_seconds
-        order = _Job(job, room, length, cut, deadline, words)
+        order = Job(job, room, length, cut, deadline, words)
         self._jobs.append(order)
         self._send(worker, order, now)
         return True
@@ -190,7 +158,7 @@ class Recogniser:
                 self._start(worker, now)
             elif self._leaves(worker) and worker.state in ("idle", "stuck"):
                 self._log.info("recogniser moves to a process of its own")
-                self._forget(worker)  # which ends the thread, unless it hangs
+                worker.forget()  # which ends the thread, unless it hangs
                 self._start(worker, now)
 
     def next_deadline(self) -> float | None:
@@ -240,18 +208,18 @@ class Recogniser:
         for worker in self._workers:
             if worker.thread:
                 worker.thread.join(max(0.0, began + timeout - time.monotonic()))
-            self._forget(worker)
+            worker.forget()
         self._poll.close()
         self._arena.close()
         os.close(self._fd)
 
     # -- jobs --------------------------------------------------------------------------------
 
-    def _idle(self) -> _Worker | None:
+    def _idle(self) -> Worker | None:
         idle = (worker for worker in self._workers if worker.state == "idle")
         return next((worker for worker in idle if not self._leaves(worker)), None)
 
-    def _leaves(self, worker: _Worker) -> bool:
+    def _leaves(self, worker: Worker) -> bool:
         """A thread that is to become a process: it takes no further job."""
         return worker.thread is not None and self.placement == "process"
 
@@ -260,8 +228,7 @@ class Recogniser:
         while self._again and (worker := self._idle()):
             self._send(worker, self._again.popleft(), now)
 
-    def _send(self, worker: _Worker, job: _Job, now: float) -> None:
-        assert worker.sock, "a worker without a socket was taken for idle"
+    def _send(self, worker: Worker, job: Job, now: float) -> None:
         worker.state, worker.job = "busy", job
         job.attempts += 1
         message = {
@@ -271,13 +238,13 @@ class Recogniser:
             "words": job.words,
         }
         try:
-            worker.sock.send(json.dumps(message).encode())
+            worker.send(message)
         except OSError as error:  # it died idle, and nobody has looked yet
             self._end(worker, now, f"it took no job ({error.strerror})")
 
     def _finish(
         self,
-        job: _Job,
+        job: Job,
         text: str | None,
         reason: str = "",
         seconds: float = 0.0,
@@ -288,7 +255,7 @@ class Recogniser:
             self._again.remove(job)
         self._results.append(Result(job.job, text, reason, seconds, job.attempts, job.cut, words))
 
-    def _give_up(self, worker: _Worker, now: float) -> None:
+    def _give_up(self, worker: Worker, now: float) -> None:
         """Its job is past the deadline and it is still at it."""
         worker.job = None
         if worker.process:
@@ -298,83 +265,31 @@ class Recogniser:
 
     # -- workers -----------------------------------------------------------------------------
 
-    def _start(self, worker: _Worker, now: float) -> None:
+    def _start(self, worker: Worker, now: float) -> None:
         worker.state, worker.due = "starting", now + START_SECONDS
         try:
-            worker.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            worker.sock.setblocking(False)
-            self._poll.register(worker.sock, select.EPOLLIN)
-            if self.placement == "thread":
-                self._start_thread(worker, theirs)
-            else:
-                with theirs:
-                    self._start_process(worker, theirs.fileno())
+            worker.start(self.placement)
         except (OSError, RuntimeError) as error:  # out of processes, threads or descriptors
             self._end(worker, now, f"it could not be started ({error})")
 
-    def _start_thread(self, worker: _Worker, sock: socket.socket) -> None:
-        worker.thread = threading.Thread(
-            target=recognise_forever,
-            args=(sock, self._fd, self._decoder, self._options),
-            name="asr-decode",
-            daemon=True,
-        )
-        worker.thread.start()
-
-    def _start_process(self, worker: _Worker, sock: int) -> None:
-        order = {
-            "decoder": self._decoder,
-            "options": self._options,
-            "sock": sock,
-            "arena": self._fd,
-            "parent": os.getpid(),
-        }
-        # The model's extension would turn the GIL on anyway, with a warning.
-        free = sysconfig.get_config_var("Py_GIL_DISABLED")
-        environ = {key: value for key, value in os.environ.items() if key != "PYTHON_GIL"}
-        environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        worker.output, said = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            os.set_blocking(said, True)
-            worker.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    *(("-X", "gil=1") if free else ()),
-                    *("-P", "-m", f"{__package__}.asr_worker", json.dumps(order)),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                pass_fds=(sock, self._fd),
-                env=environ,
-                process_group=0,  # a Ctrl-C in the terminal is for the server, which drains
-            )
-        finally:
-            os.close(said)
-        self._poll.register(worker.output, select.EPOLLIN)
-
-    def _hear(self, worker: _Worker, now: float) -> None:
+    def _hear(self, worker: Worker, now: float) -> None:
         """Take a worker's messages, and what it printed, for as long as it lives."""
         while worker.sock:
-            self._read_output(worker)
-            try:
-                message = worker.sock.recv(MAX_MESSAGE)
-            except BlockingIOError:
+            message = worker.receive()
+            if message is None:
                 return
-            except ConnectionResetError:  # ended with a job unread
-                message = b""
             if not message:
                 self._end(worker, now, "it ended")
             elif not self._take(worker, message):
                 self._end(worker, now, "it sent a message that makes no sense")
 
-    def _take(self, worker: _Worker, message: bytes) -> bool:
+    def _take(self, worker: Worker, message: bytes) -> bool:
         """One message. False when a sound worker would not have sent it."""
         try:
             match json.loads(message):
                 case {"ready": float(seconds)} if worker.state == "starting":
                     worker.state, self.failed = "idle", ""
-                    self._log.info("recogniser ready", pid=_pid(worker), seconds=seconds)
+                    self._log.info("recogniser ready", pid=worker.pid, seconds=seconds)
                 case {"failed": str(sentence)} if worker.state == "starting":
                     self.failed = sentence
                 case {"job": _} if worker.state == "stuck":
@@ -396,8 +311,8 @@ class Recogniser:
 
     def _answered(
         self,
-        worker: _Worker,
-        job: _Job,
+        worker: Worker,
+        job: Job,
         text: str | None,
         error: str,
         seconds: float,
@@ -405,48 +320,27 @@ class Recogniser:
     ) -> None:
         worker.state, worker.job, worker.backoff = "idle", None, BACKOFF_SECONDS[0]
         if text is None:
-            self._log.error("utterance not decoded", reason=error, said=_said(worker))
+            self._log.error("utterance not decoded", reason=error, said=worker.said)
         worker.tail.clear()
         self._finish(job, text, error, seconds, words)
 
-    def _read_output(self, worker: _Worker) -> None:
-        """Keep the last of what a child printed; a full pipe would stop it."""
-        while worker.output >= 0:
-            try:
-                piece = os.read(worker.output, 65_536)
-            except BlockingIOError:
-                return
-            if not piece:
-                self._close_output(worker)
-            worker.tail += piece
-            del worker.tail[:-TAIL]
-
-    def _close_output(self, worker: _Worker) -> None:
-        if worker.output >= 0:
-            os.close(worker.output)  # which takes it out of the epoll set too
-            worker.output = -1
-
-    def _end(self, worker: _Worker, now: float, why: str) -> None:
+    def _end(self, worker: Worker, now: float, why: str) -> None:
         """A worker is dead or as good as: bury it, say so once, replace it after a pause."""
-        if worker.process:
-            worker.process.kill()
-            try:
-                worker.process.wait(0.5)
-            except subprocess.TimeoutExpired:
-                self._unreaped.append(worker.process)
-        self._read_output(worker)
+        if not worker.kill() and worker.process:
+            self._unreaped.append(worker.process)
+        worker.read_output()
         self._log.error(
             "recogniser worker ended",
             why=why,
-            pid=_pid(worker),
+            pid=worker.pid,
             status=worker.process and worker.process.returncode,
             again_in=worker.backoff,
-            said=_said(worker),
+            said=worker.said,
         )
         if worker.state == "starting":
             self.failed = self.failed or f"The recogniser cannot start: {why}."
         job = worker.job
-        self._forget(worker)
+        worker.forget()
         self.restarts += 1
         worker.due = now + worker.backoff
         worker.backoff = min(2 * worker.backoff, BACKOFF_SECONDS[1])
@@ -455,14 +349,6 @@ class Recogniser:
         elif job is not None:
             self._finish(job, None, "the recogniser crashed on it twice")
 
-    def _forget(self, worker: _Worker) -> None:
-        if worker.sock:
-            worker.sock.close()
-        self._close_output(worker)
-        worker.sock = worker.process = worker.thread = worker.job = None
-        worker.state = "down"
-        worker.tail.clear()
-
 
 def _word(message: object) -> Word:
     """One word of a worker's answer. Raises ValueError when it is none."""
@@ -470,12 +356,3 @@ def _word(message: object) -> Word:
         case [str(text), float(start), float(end)]:
             return Word(text, start, end)
     raise ValueError("not a word with its times")
-
-
-def _pid(worker: _Worker) -> int | None:
-    return worker.process.pid if worker.process else None
-
-
-def _said(worker: _Worker) -> str:
-    """The end of what a child printed: a traceback becomes one field of one record."""
-    return worker.tail.decode(errors="replace").strip()

@@ -1,116 +1,27 @@
-import errno
+"""Who decodes what, and what a death costs; see `recogniser_rig`."""
+
 import json
 import os
-import select
 import signal
-import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import fake_decoder
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recogniser_rig import PATIENCE, Owner, gone, owning, tone
 
-from threadline.audio import mulaw, wav
+from threadline.audio import wav
 from threadline.listening.agreement import Word
 from threadline.threads import asr_process
-from threadline.threads.asr_process import (
-    ATTEMPTS,
-    BACKOFF_SECONDS,
-    ROOM,
-    TAIL,
-    Recogniser,
-    Result,
-)
-from threadline.threads.asr_worker import NICENESS
+from threadline.threads.asr_lives import Job
+from threadline.threads.asr_process import ATTEMPTS, ROOM, Recogniser
 
-PATIENCE = 60.0  # seconds, for a machine with other things to do
 PROMPTS = Path("/usr/share/asterisk/sounds/en")
 
-
-class Log:
-    def __init__(self):
-        self.records = []
-
-    def info(self, event, /, **fields):
-        self.records.append((event, fields))
-
-    error = info
-
-    def of(self, event):
-        return [fields for name, fields in self.records if name == event]
-
-
-class Owner:
-    """What the asr thread does, with a clock that a test can put forward."""
-
-    def __init__(self, options, **keywords):
-        self.log = Log()
-        self.recogniser = Recogniser(options, self.log, **keywords)
-        self.results: list[Result] = []
-        self.ahead = 0.0
-        self.recogniser.start()
-
-    @property
-    def now(self):
-        return time.monotonic() + self.ahead
-
-    def turn(self, wait=0.05):
-        select.select(self.recogniser.filenos(), [], [], wait)
-        self.recogniser.tick(self.now)
-        self.results += self.recogniser.collect(self.now)
-
-    def until(self, condition):
-        give_up = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < give_up, self.log.records
-            self.turn()
-
-    def decode(self, job, audio=b"\xff" * 800, **keywords):
-        """Submit as soon as a worker is free, and wait for what becomes of it."""
-        self.submit(job, audio, **keywords)
-        self.until(lambda: any(result.job == job for result in self.results))
-        return next(result for result in self.results if result.job == job)
-
-    def submit(self, job, audio=b"\xff" * 800, **keywords):
-        self.until(lambda: self.recogniser.submit(job, audio, self.now, **keywords))
-
-
-@pytest.fixture
-def owner(tmp_path, monkeypatch):
-    """Makes owners of a recogniser that uses the fake decoder, told what to do by deeds."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    fake_decoder.RELEASE.clear()
-    owners = []
-
-    def make(*deeds, **keywords):
-        for number, deed in enumerate(deeds):
-            (tmp_path / f"{number:02}-{deed}").touch()
-        keywords = {"decoder": "fake_decoder:Fake", **keywords}
-        owners.append(Owner({"folder": str(tmp_path)}, **keywords))
-        return owners[-1]
-
-    yield make
-    fake_decoder.RELEASE.set()
-    for one in owners:
-        one.recogniser.close(10)
-
-
-def gone(pid):
-    try:
-        os.kill(pid, 0)
-    except OSError as error:
-        return error.errno == errno.ESRCH
-    return False  # a zombie counts as there
-
-
-def tone(hertz, seconds):
-    time_axis = np.arange(int(seconds * mulaw.RATE)) / mulaw.RATE
-    return mulaw.encode_float(np.sin(2 * np.pi * hertz * time_axis).astype(np.float32) / 2)
+owner = pytest.fixture(owning, name="owner")
 
 
 @pytest.mark.parametrize("placement", ["process", "thread"])
@@ -154,16 +65,6 @@ def test_how_many_workers_would_take_a_job(owner):
     assert asr.recogniser.idle == 1
     asr.until(lambda: asr.results)
     assert asr.recogniser.idle == 2
-
-
-def test_a_worker_process_gives_way_to_media_threads_and_is_known_by_name(owner):
-    asr = owner()
-    asr.until(lambda: asr.recogniser.ready)
-    (pid,) = asr.recogniser.pids
-    ours = os.getpriority(os.PRIO_PROCESS, 0)
-    assert os.getpriority(os.PRIO_PROCESS, pid) == min(19, ours + NICENESS)
-    assert Path(f"/proc/{pid}/comm").read_text() == "asr-decode\n"
-    assert os.getpgid(pid) != os.getpgid(0), "Ctrl-C is for the server, which drains"
 
 
 def test_empty_audio_never_reaches_the_decoder(owner):
@@ -301,47 +202,6 @@ def test_an_exception_loses_one_utterance_and_is_one_log_record(owner, capfd):
     assert capfd.readouterr() == ("", ""), "nothing of a child's reaches the terminal"
 
 
-def test_what_a_library_prints_neither_blocks_nor_shows(owner, capfd):
-    asr = owner("noise")
-    assert asr.decode(1, tone(440, 0.5)).text == "8000 440"
-    assert capfd.readouterr() == ("", "")
-
-
-def test_of_what_a_worker_prints_only_the_end_is_kept(owner):
-    asr = owner("outcry")
-    asr.decode(1)
-    (record,) = asr.log.of("utterance not decoded")
-    assert "the end" in record["said"]
-    assert len(record["said"]) <= TAIL
-
-
-def test_a_worker_that_closes_its_output_does_not_keep_the_owner_awake(owner):
-    asr = owner("mute")
-    assert asr.decode(1).text is not None
-    asr.turn(0)
-    assert select.select(asr.recogniser.filenos(), [], [], 0.1)[0] == []
-    assert asr.decode(2).attempts == 1
-
-
-def test_a_model_that_cannot_be_loaded_is_a_sentence(owner, tmp_path):
-    (tmp_path / "refuse").touch()
-    asr = owner()
-    asr.until(lambda: asr.recogniser.restarts)
-    assert asr.recogniser.failed == "ValueError: the model is made of cheese"
-    assert not asr.recogniser.ready
-    (tmp_path / "refuse").unlink()
-    asr.until(lambda: asr.recogniser.ready)
-    assert asr.recogniser.failed == ""
-
-
-def test_a_worker_that_dies_while_starting_is_a_sentence_too(owner, tmp_path):
-    (tmp_path / "die").touch()
-    asr = owner()
-    asr.until(lambda: asr.recogniser.failed)
-    assert "cannot start" in asr.recogniser.failed
-    assert asr.log.of("recogniser worker ended")[0]["said"] == "last words"
-
-
 def test_a_worker_that_never_gets_ready_is_ended(owner, tmp_path):
     (tmp_path / "sleep").touch()
     asr = owner()
@@ -350,78 +210,6 @@ def test_a_worker_that_never_gets_ready_is_ended(owner, tmp_path):
     asr.turn()
     assert gone(pid)
     assert "not ready" in asr.recogniser.failed
-
-
-def test_the_pause_before_a_restart_doubles_to_its_limit_and_success_resets_it(owner, tmp_path):
-    (tmp_path / "refuse").touch()
-    asr = owner(placement="thread")
-    for restarts in range(1, 9):
-        asr.until(lambda restarts=restarts: asr.recogniser.restarts == restarts)
-        asr.ahead += asr.recogniser.next_deadline() - asr.now  # do not sit the pause out
-    (tmp_path / "refuse").unlink()
-    asr.decode(1)
-    (tmp_path / "00-garbage").touch()
-    pauses = [record["again_in"] for record in asr.log.of("recogniser worker ended")]
-    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
-    (worker,) = asr.recogniser._workers
-    assert worker.backoff == BACKOFF_SECONDS[0]
-
-
-def test_fifty_restarts_leak_neither_descriptors_nor_zombies(owner):
-    asr = owner()
-    pids = set(asr.recogniser.pids)
-    open_before = len(os.listdir("/proc/self/fd"))
-    for restarts in range(1, 51):
-        os.kill(asr.recogniser.pids[0], signal.SIGKILL)
-        asr.until(lambda restarts=restarts: asr.recogniser.restarts == restarts)
-        asr.ahead += BACKOFF_SECONDS[1]
-        asr.until(lambda: asr.recogniser.pids)
-        pids.update(asr.recogniser.pids)
-    assert len(pids) == 51
-    assert len(os.listdir("/proc/self/fd")) == open_before
-    assert [pid for pid in pids if not gone(pid)] == asr.recogniser.pids
-
-
-def test_close_leaves_nothing_behind_even_of_a_deaf_worker(owner, tmp_path):
-    before = len(os.listdir("/proc/self/fd"))
-    asr = owner("deaf", workers=2)
-    asr.submit(1)
-    asr.until((tmp_path / "hanging").exists)
-    pids = asr.recogniser.pids
-    asr.recogniser.close(1.0)
-    assert len(pids) == 2
-    assert all(gone(pid) for pid in pids)
-    assert len(os.listdir("/proc/self/fd")) == before
-    asr.recogniser.close = lambda timeout: None  # the fixture closes what is open
-
-
-@pytest.mark.parametrize("deeds", [(), ("deaf",)])
-def test_a_worker_does_not_outlive_its_parent(tmp_path, deeds):
-    for deed in deeds:
-        (tmp_path / f"0-{deed}").touch()
-    script = """
-import sys, time
-import test_asr_process as t
-asr = t.Owner({"folder": sys.argv[1]}, decoder="fake_decoder:Fake")
-asr.until(lambda: asr.recogniser.ready)
-asr.recogniser.submit(1, b"x", asr.now)
-print(*asr.recogniser.pids, flush=True)
-time.sleep(1000)
-"""
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    with subprocess.Popen(
-        [sys.executable, "-c", script, tmp_path], env=environ, stdout=subprocess.PIPE
-    ) as parent:
-        assert parent.stdout
-        pid = int(parent.stdout.readline())
-        give_up = time.monotonic() + PATIENCE
-        while deeds and not (tmp_path / "hanging").exists():
-            assert time.monotonic() < give_up
-            time.sleep(0.01)
-        parent.kill()
-    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text():
-        assert time.monotonic() < give_up, "it is still there"
-        time.sleep(0.01)
 
 
 class Inert:
@@ -467,7 +255,7 @@ def test_no_message_whatever_upsets_the_owner(message, state):
     (worker,) = recogniser._workers
     worker.state = state
     if state == "busy":
-        worker.job = asr_process._Job(7, 0, 1, False, 1e9, False, attempts=1)
+        worker.job = Job(7, 0, 1, False, 1e9, False, attempts=1)
         recogniser._jobs.append(worker.job)
     recogniser._take(worker, message)
     for result in recogniser._results:
