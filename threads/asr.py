@@ -3,10 +3,10 @@
 Wakes on   its inbox: vad's windows and events; Deepgram's texts from io-vendors; the recogniser's
            sockets.
 Owns       the utterance of every call, who is asked for its text (transcribe.py), the
-           recogniser's workers.
+           recogniser's workers (asr_process.py).
 Reads      a call's `speech` ring.
 Writes     `Transcript` and `Partial` to reply; `Opinion` and `Patience` to vad; `JudgeTurn` to
-           endpoint; `HearChunk`, `HearFinal`, `HearForget` to io-vendors.
+           endpoint (asr_judging.py); `HearChunk`, `HearFinal`, `HearForget` to io-vendors.
 
 The text of an utterance is asked for at the first sign of silence (`Silence`), ahead of the end
 of the turn, and when it is to be known what is said over a talking agent (`Doubt`); it covers
@@ -23,23 +23,20 @@ from collections.abc import Iterable, Sequence
 
 from ..chains import names
 from ..config import Config
-from ..listening.backchannel import Barge, classify
+from ..listening.backchannel import classify
 from ..listening.speech import windows as whole_windows
 from ..observe.prometheus import Sample, counter, gauge
 from ..observe.words import contradicted
+from .asr_judging import Judging
 from .asr_process import Recogniser
 from .calls import WINDOW, Call
-from .endpoint import LONGEST, by_words
 from .logs import logger
 from .messages import (
     Doubt,
     Heard,
     HearFailed,
-    JudgeTurn,
     Lapse,
-    Opinion,
     Partial,
-    Patience,
     Silence,
     Transcript,
     TurnOver,
@@ -80,8 +77,7 @@ class AsrStage:
         self.recogniser = recogniser
         self._config = config
         self._to_reply = to_reply
-        self._to_vad = to_vad
-        self._to_endpoint = to_endpoint
+        self._judging = Judging(config.endpoint, to_vad, to_endpoint)
         outboxes = (to_reply, to_vad, to_endpoint, to_vendors)
         self._outboxes = [outbox for outbox in outboxes if outbox is not None]
         self._whisper = None if recogniser is None else Whisper(config.asr, config.stt, recogniser)
@@ -99,7 +95,6 @@ class AsrStage:
         self.oldest = 0.0  # s, monotonic: since when the first turn waits for its text; 0: none
         self.ready = False  # the recogniser, if there is one, decodes
         self.fallbacks = {source.name: 0 for source in self._chain}
-        self.opinions = dict.fromkeys(Barge, 0)
         self.committed = 0
         self.contradicted = 0
 
@@ -169,7 +164,7 @@ class AsrStage:
                 said.epoch, said.pause, said.doubt = event.epoch, windows, 0
                 self._want(said, windows, now)
                 self._guess_words(said)
-                self._judge(said)
+                self._judging.ask(said, awaited=self._source(said) is self._whisper)
             case TurnOver(windows=windows):
                 said.epoch, said.over, said.doubt = event.epoch, event, 0
                 said.ended = True
@@ -299,11 +294,11 @@ class AsrStage:
         elif said.text is None:
             return  # another pause, or the end, asks again
         elif said.doubt:
-            self._give_opinion(said, said.doubt, classify(said.text))
+            self._judging.opine(said, said.doubt, classify(said.text))
         elif said.pause == said.known:
             if said.text:
                 self._show(said, said.text, paused=True)
-            self._judge_words(said, said.text)
+            self._judging.take_words(said, said.text)
 
     def _guess_words(self, said: Utterance) -> None:
         """An interim text that reaches to the end of the speech is most often the whole of it: the
@@ -318,7 +313,7 @@ class AsrStage:
     def _overtaken(self, said: Utterance, answer: Answer) -> None:
         """More was said since. Words over a talking agent are news all the same."""
         if said.doubt and answer.text:
-            self._early_opinion(said, answer.windows, answer.text)
+            self._judging.opine_early(said, answer.windows, answer.text)
 
     def _grown(self, growing: Growing) -> None:
         said = growing.utterance
@@ -330,7 +325,7 @@ class AsrStage:
         if said.pause:
             self._guess_words(said)
         if said.doubt:
-            self._early_opinion(said, said.doubt, growing.text)
+            self._judging.opine_early(said, said.doubt, growing.text)
 
     def _publish(self, said: Utterance, over: TurnOver) -> None:
         said.closed = True
@@ -371,56 +366,6 @@ class AsrStage:
             Partial(slot, said.generation, said.epoch, said.number, text, paused, at)
         )
 
-    # -- what vad and endpoint are told ----------------------------------------------------------
-
-    def _early_opinion(self, said: Utterance, windows: int, text: str) -> None:
-        """Text that may not be complete: it can say that there are words, not that there are
-        none."""
-        kind = classify(text)
-        if kind is Barge.STOP or kind is Barge.WORDS:
-            self._give_opinion(said, windows, kind)
-
-    def _give_opinion(self, said: Utterance, windows: int, kind: Barge) -> None:
-        said.doubt = 0
-        self.opinions[kind] += 1
-        self._to_vad.put(Opinion(said.call.slot, said.generation, said.number, windows, kind))
-
-    def _judge(self, said: Utterance) -> None:
-        """Ask whether this pause sounds like the end of the turn."""
-        if self._to_endpoint is None:
-            return
-        end = said.pause * WINDOW
-        known = said.known == said.pause
-        self._to_endpoint.put(
-            JudgeTurn(
-                said.call.slot,
-                said.generation,
-                said.epoch,
-                said.number,
-                said.pause,
-                bytes(said.audio[max(0, end - LONGEST) : end]),
-                (said.text or "") if known else "",
-                hold=not known and self._source(said) is self._whisper,
-            )
-        )
-
-    def _judge_words(self, said: Utterance, text: str) -> None:
-        """The words of a pause are known. Those that decide alone need not wait for the sound."""
-        if self._to_endpoint is None:
-            return
-        if decision := by_words(self._config.endpoint, text):
-            self._to_vad.put(
-                Patience(
-                    said.call.slot,
-                    said.generation,
-                    said.number,
-                    said.pause,
-                    decision.silence_ms,
-                    decision.why,
-                )
-            )
-        self._judge(said)  # what was judged without them, or is about to be, is judged anew
-
     # -- the rest --------------------------------------------------------------------------------
 
     def _watch_sockets(self) -> None:
@@ -453,6 +398,4 @@ class AsrStage:
         for name, count in self.fallbacks.items():
             about = "Utterances that were passed on to the next recogniser."
             yield counter("threadline_asr_fallbacks_total", about, count, source=name)
-        for kind, count in self.opinions.items():
-            about = "What speech over a talking agent was."
-            yield counter("threadline_asr_opinions_total", about, count, kind=kind.name.lower())
+        yield from self._judging.samples()

@@ -10,6 +10,7 @@ from threadline.threads.messages import (
     Heard,
     HearFailed,
     Lapse,
+    Opinion,
     Partial,
     Silence,
     Transcript,
@@ -159,9 +160,28 @@ class Rig:
     def unheard(self, reason="it hung up", utterance=1, slot=0, generation=LIVE):
         self.deepgram.put(HearFailed(slot, generation, utterance, reason))
 
+    def opinions(self):
+        return [event for event in self.to_vad.events() if isinstance(event, Opinion)]
+
     def audio(self, windows, utterance=1, slot=0):
         return bytes(self.said[slot, utterance][: windows * WINDOW])
 
     def decoded(self):
         """The audio of every decode that was begun, in order."""
         return list(self.recogniser.given.values())
+
+
+def making(monkeypatch):
+    """Body of a fixture: a maker of rigs, each with a clock of its own."""
+    made = []
+
+    def make(**options):
+        made.append(Rig(**options))
+        made[-1].clock = Clock()
+        for module in ("asr", "transcribe"):
+            monkeypatch.setattr(f"threadline.threads.{module}.time", made[-1].clock)
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
