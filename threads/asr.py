@@ -103,6 +103,11 @@ class AsrStage:
         """A worker of the recogniser is at it. For reports, from any thread."""
         return self._whisper is not None and bool(self._whisper.running)
 
+    @property
+    def queued(self) -> int:
+        """Finished turns for which no worker is free. For reports, from any thread."""
+        return 0 if self._whisper is None else self._whisper.queued
+
     def begin(self) -> None:
         """Start the workers; they load the model while calls may already be greeted."""
         if self.recogniser is not None:

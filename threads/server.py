@@ -91,7 +91,7 @@ class Server:
         self.inboxes: dict[str, Inbox] = {}
         self._make_stages(config, verdict, parts, listener)
         self.io.siblings = self._siblings = siblings
-        self._headroom = Headroom(self.io.lateness.bounds)
+        self._headroom = Headroom(self.io.lateness.bounds, config.asr.queue * config.asr.workers)
         if verdict.fallback:
             self._fall_back()
         self.traces = Traces(config.observe.otlp) if config.observe.otlp else None
@@ -361,7 +361,7 @@ class Server:
         before = self._headroom.reason
         waited = max(0.0, now - self.asr.oldest) if self.asr.oldest else 0.0
         counts = self.io.lateness.snapshot().counts
-        reason = self.io.strained = self._headroom.look(now, counts, waited)
+        reason = self.io.strained = self._headroom.look(now, counts, waited, self.asr.queued)
         if bool(reason) != bool(before):
             log.warning("admission", closed=bool(reason), reason=reason or before)
 

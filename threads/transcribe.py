@@ -16,7 +16,7 @@ from typing import Protocol
 from ..config import Asr, Stt
 from ..listening.agreement import Agreement, Word
 from ..observe.histogram import LATENCY_MS, Histogram
-from ..observe.prometheus import Sample, counter, milliseconds
+from ..observe.prometheus import Sample, counter, gauge, milliseconds
 from .asr_process import Recogniser, Result
 from .calls import WINDOW, Call
 from .messages import (
@@ -186,7 +186,9 @@ class Whisper:
         self.wasted = 0
         self.partials = 0
         self.dropped = 0
+        self.queued = 0  # finished turns that found no worker
         self.seconds = Histogram(LATENCY_MS)
+        self.waits = Histogram(LATENCY_MS)
 
     @property
     def usable(self) -> bool:
@@ -241,19 +243,24 @@ class Whisper:
     def go(self, now: float) -> None:
         """Give the workers what they can take, the most urgent first."""
         self._queue.sort(key=lambda job: job.rank)
-        while self._queue:
-            job = self._queue[0]
-            if not job.utterance.gone:
-                audio = job.utterance.audio[: job.windows * WINDOW]
-                deadline = job.asked + self._deadline
-                if not self.recogniser.submit(job.number, audio, now, deadline):
-                    return
-                self._begun(job)
+        while self._queue and self._begin(self._queue[0], now):
             self._queue.pop(0)
-        while self._wishes and self.recogniser.idle > 1:
+        self.queued = sum(job.utterance.over is not None for job in self._queue)
+        while not self._queue and self._wishes and self.recogniser.idle > 1:
             utterance = self._wishes.pop(next(iter(self._wishes)))  # the oldest
             if not (utterance.ended or utterance.partial or utterance.gone):
                 self._begin_partial(utterance, now)
+
+    def _begin(self, job: Decode, now: float) -> bool:
+        """Give it to a worker, unless nobody is left to read it. False: there is none free."""
+        if job.utterance.gone:
+            return True
+        audio = job.utterance.audio[: job.windows * WINDOW]
+        if not self.recogniser.submit(job.number, audio, now, job.asked + self._deadline):
+            return False
+        self._begun(job)
+        self.waits.observe(job.began / 1e6 - job.asked * 1e3)
+        return True
 
     def _decode(
         self, utterance: Utterance, windows: int, now: float, *, partial: bool = False
@@ -313,6 +320,10 @@ class Whisper:
         """For /metrics, from the watch thread."""
         about = "Decode of one utterance."
         yield milliseconds("threadline_asr_decode_seconds", about, self.seconds)
+        about = "From the wish for an utterance's text until a worker took it."
+        yield milliseconds("threadline_asr_wait_seconds", about, self.waits)
+        about = "Finished turns that wait for a worker."
+        yield gauge("threadline_asr_queue", about, float(self.queued))
         for name, help_text, value in (
             ("decodes", "Utterances decoded, in part or whole.", self.decoded),
             ("wasted", "Decodes begun ahead that the caller spoke on over.", self.wasted),

@@ -95,6 +95,7 @@ class Asr:
     workers: int = 1
     threads: int = 2  # of one worker
     deadline_seconds: float = 8.0  # of one utterance, waiting and the retry included
+    queue: int = 4  # finished turns that wait for each worker; with more, no call is taken
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "asr.workers": (1, 64),
     "asr.threads": (1, 64),
     "asr.deadline_seconds": (0.1, 120),
+    "asr.queue": (1, 1000),
     "llm.connect_seconds": (0.1, 60),
     "llm.first_token_seconds": (0.1, 120),
     "llm.token_seconds": (0.1, 120),

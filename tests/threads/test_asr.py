@@ -240,6 +240,28 @@ def test_turns_that_have_ended_go_before_decodes_ahead_and_the_oldest_first(make
     assert [audio[0] for audio in rig.decoded()] == [2, 3, 4, 0, 1]
 
 
+def test_finished_turns_without_a_worker_are_counted_and_their_wait_is_measured(make):
+    rig = make(calls=4)
+    rig.recogniser.workers = 1
+    for slot in range(4):
+        rig.speak(4, slot=slot)
+    for slot in range(3):
+        rig.over(4, slot=slot)
+    rig.silence(4, slot=3)  # not finished: nobody waits for it
+    rig.step()
+    assert rig.stage.queued == 2
+    rig.clock.now += 1.0
+    rig.recogniser.answer("one")
+    rig.step()
+    assert rig.stage.queued == 1
+    assert rig.whisper.waits.snapshot().count == 2
+    assert 1000 <= rig.whisper.waits.sum < 1100
+    rig.calls[2].generation.at += 1
+    rig.recogniser.answer("two")
+    rig.step()
+    assert rig.stage.queued == 0
+
+
 def test_a_turn_that_waits_is_not_given_up_when_the_caller_speaks_again(rig):
     rig.recogniser.workers = 0
     rig.speak(4, utterance=1)
