@@ -196,17 +196,20 @@ class WhisperDecoder:
         """
         padded = np.zeros((features.shape[0], frames), dtype=np.float32)
         padded[:, : features.shape[1]] = features
-        cap = most_tokens(features.shape[1])
         encoded = self._encode(padded)
         result = self._generate(
             encoded,
             [self._prompt],
             beam_size=1,
-            max_length=len(self._prompt) + cap,
+            max_length=len(self._prompt) + most_tokens(features.shape[1]),
             suppress_tokens=self._suppressed,
             return_scores=True,
             return_no_speech_prob=True,
         )[0]
+        return self._read(result, features.shape[1], encoded)
+
+    def _read(self, result: Any, frames: int, encoded: Any) -> _Attempt:
+        """What the decoder said of ``frames`` of sound."""
         tokens = result.sequences_ids[0]
         return _Attempt(
             text=self._tokenizer.decode(tokens).strip(),
@@ -214,7 +217,7 @@ class WhisperDecoder:
             no_speech=result.no_speech_prob,
             # The score is the mean over the tokens; the end token is one more that was scored.
             avg_logprob=result.scores[0] * len(tokens) / (len(tokens) + 1),
-            finished=len(tokens) < cap,
+            finished=len(tokens) < most_tokens(frames),
             encoded=encoded,
         )
 
