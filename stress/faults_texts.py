@@ -22,6 +22,7 @@ from threadline.audio import mulaw
 from threadline.dialog import phrases
 from threadline.dialog.brain import Answer
 from threadline.talking.clauses import clauses_of
+from threadline.threads.asr_worker import Decoder
 
 By = Literal["vendor", "second model", "local", "ourselves"]
 Voice = Literal["cartesia", "piper"]
@@ -103,13 +104,11 @@ class LocalVoice:
         return (0.3 * np.sin(2 * np.pi * hertz * at)).astype(np.float32)
 
 
-class LocalEars:
+class LocalEars(Decoder):
     """In the place of Whisper."""
 
     def decode(self, audio: NDArray[np.float32], /) -> SimpleNamespace:
         return SimpleNamespace(text="heard by hand", words=())
-
-    decode_words = decode
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from threadline.dialog.brain import Answer
 from threadline.listening.agreement import Word
 from threadline.observe.headroom import Headroom
 from threadline.threads import gil, logs, server
+from threadline.threads.asr_worker import Decoder
 from threadline.threads.calls import FRAME
 from threadline.threads.child_server import ChildServer, child_server
 from threadline.threads.io_calls import listen
@@ -91,14 +92,12 @@ class _Undaunted(Headroom):
         return ""
 
 
-class ByEar:
+class ByEar(Decoder):
     """A decoder that says which tone it hears."""
 
     def decode(self, audio: NDArray[np.float32], /) -> Heard:
         spectrum = np.abs(np.fft.rfft(audio, _MODEL_RATE))  # bins of 1 Hz
         return Heard(str(round((int(spectrum.argmax()) - LOWEST_HZ) / STEP_HZ)))
-
-    decode_words = decode
 
 
 @dataclass

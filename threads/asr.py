@@ -2,8 +2,8 @@
 
 Wakes on   its inbox: vad's windows and events; Deepgram's texts from io-vendors; the recogniser's
            sockets.
-Owns       the utterance of every call, who is asked for its text (transcribe.py), the
-           recogniser's workers (asr_process.py).
+Owns       the utterance of every call, who is asked for its text (transcribe.py,
+           asr_whisper.py), the recogniser's workers (asr_process.py).
 Reads      a call's `speech` ring.
 Writes     `Transcript` and `Partial` to reply; `Opinion` and `Patience` to vad; `JudgeTurn` to
            endpoint (asr_judging.py); `HearChunk`, `HearFinal`, `HearForget` to io-vendors.
@@ -29,6 +29,7 @@ from ..observe.prometheus import Sample, counter, gauge
 from ..observe.words import contradicted
 from .asr_judging import Judging
 from .asr_process import Recogniser
+from .asr_whisper import Whisper
 from .calls import WINDOW, Call
 from .logs import logger
 from .messages import (
@@ -41,7 +42,7 @@ from .messages import (
     Transcript,
     TurnOver,
 )
-from .transcribe import LATE, Answer, Deepgram, Growing, Source, Utterance, Whisper
+from .transcribe import LATE, Answer, Deepgram, Growing, Source, Utterance
 from .wake import Inbox, Outbox
 
 log = logger("asr")

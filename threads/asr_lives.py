@@ -59,7 +59,8 @@ class Worker:
     state: Literal["down", "starting", "idle", "busy", "stuck"] = "down"
     due: float = 0.0  # down: when to start; starting: when to give up
     backoff: float = BACKOFF_SECONDS[0]
-    job: Job | None = None
+    jobs: list[Job] = field(default_factory=list)  # that it is at, together
+    owed: int = 0  # answers that will come yet
     sock: socket.socket | None = None
     process: subprocess.Popen[bytes] | None = None
     thread: threading.Thread | None = None
@@ -172,8 +173,8 @@ class Worker:
         if self.sock:
             self.sock.close()
         self._close_output()
-        self.sock = self.process = self.thread = self.job = None
-        self.state = "down"
+        self.sock = self.process = self.thread = None
+        self.state, self.jobs, self.owed = "down", [], 0
         self.tail.clear()
 
     def _close_output(self) -> None:

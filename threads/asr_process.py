@@ -10,9 +10,12 @@ A worker runs `asr_worker.recognise_forever`, in a child process or in a thread 
 costs one attempt: the child is replaced, and its utterance is tried once more while its deadline
 allows. A thread cannot be killed; one that hangs gets no further job until it answers.
 
-Audio travels in a memfd that parent and children map. It has one room per worker, which a job
-keeps until it is answered, through a retry on another worker too. It has no name, so nothing
-is left behind however the processes end.
+A worker takes up to `TOGETHER` jobs in one run. When that run ends badly each of them is tried
+again alone, so that nobody pays twice for another's utterance.
+
+Audio travels in a memfd that parent and children map. It has `TOGETHER` rooms per worker, of which
+a job keeps its own until it is answered, through a retry on another worker too. It has no name, so
+nothing is left behind however the processes end.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from .gil import Placement
 
 WHISPER = "threadline.models.whisper:WhisperDecoder"
 ROOM = 30 * mulaw.RATE  # bytes of one job's audio; longer utterances are cut here
+TOGETHER = 2  # jobs in one run: more hardly cost less, and each waits for all
 ATTEMPTS = 2  # of one job: the first and one retry
 START_SECONDS = 60.0  # for a worker to load its model
 
@@ -87,14 +91,15 @@ class Recogniser:
         self.placement = placement  # any thread may store "process": threads are then replaced
         self._deadline_seconds = deadline_seconds
         self._log = log
-        self._jobs: list[Job] = []  # in flight; at most one per worker
+        self._jobs: list[Job] = []  # in flight; at most `TOGETHER` per worker
         self._again: deque[Job] = deque()  # those of them that wait for another worker
         self._results: list[Result] = []
         self._unreaped: list[subprocess.Popen[bytes]] = []
         self._poll = select.epoll()
         self._fd = os.memfd_create("threadline-asr", os.MFD_CLOEXEC)
-        os.ftruncate(self._fd, workers * ROOM)
-        self._arena = mmap.mmap(self._fd, workers * ROOM)
+        self._rooms = workers * TOGETHER
+        os.ftruncate(self._fd, self._rooms * ROOM)
+        self._arena = mmap.mmap(self._fd, self._rooms * ROOM)
         place = Workplace(decoder, dict(options), self._fd, self._poll)
         self._workers = [Worker(place) for _ in range(workers)]
 
@@ -118,22 +123,20 @@ class Recogniser:
         The audio is copied before this returns. `job` must not be in flight already. `words`: the
         times of each word are wanted, too.
         """
-        assert all(job != other.job for other in self._jobs), f"job {job} is in flight already"
-        self._dispatch(now)
-        worker = self._idle()
-        taken = {other.room for other in self._jobs}
-        room = next((room for room in range(len(self._workers)) if room not in taken), None)
-        if worker is None or room is None:
-            return False
-        with memoryview(audio).cast("B") as codes:
-            length = min(len(codes), ROOM)
-            self._arena[room * ROOM : room * ROOM + length] = codes[:length]
-            cut = len(codes) > length
         if deadline is None:
             deadline = now + self._deadline_seconds
-        order = Job(job, room, length, cut, deadline, words)
-        self._jobs.append(order)
-        self._send(worker, order, now)
+        return self.submit_together([(job, audio, deadline)], now, words=words)
+
+    def submit_together(
+        self, orders: Sequence[tuple[int, Buffer, float]], now: float, *, words: bool = False
+    ) -> bool:
+        """The same of up to `TOGETHER` jobs, each with its audio and its deadline, in one run."""
+        self._dispatch(now)
+        worker = self._idle()
+        if worker is None:
+            return False
+        jobs = [self._house(*order, words) for order in orders]
+        self._send(worker, jobs, now)
         return True
 
     def collect(self, now: float) -> list[Result]:
@@ -150,7 +153,7 @@ class Recogniser:
         for job in [job for job in self._jobs if job.deadline <= now]:
             self._finish(job, None, "not recognised before its deadline")
         for worker in self._workers:
-            if worker.job is not None and worker.job not in self._jobs:
+            if any(job not in self._jobs for job in worker.jobs):
                 self._give_up(worker, now)
             elif worker.state == "starting" and worker.due <= now:
                 self._end(worker, now, f"it was not ready after {START_SECONDS:g} s")
@@ -223,22 +226,30 @@ class Recogniser:
         """A thread that is to become a process: it takes no further job."""
         return worker.thread is not None and self.placement == "process"
 
-    def _dispatch(self, now: float) -> None:
-        """Retries go first."""
-        while self._again and (worker := self._idle()):
-            self._send(worker, self._again.popleft(), now)
+    def _house(self, number: int, audio: Buffer, deadline: float, words: bool) -> Job:
+        """Put a job's audio into a room. There is one: whoever is idle has left its own."""
+        assert all(number != job.job for job in self._jobs), f"job {number} is in flight already"
+        taken = {job.room for job in self._jobs}
+        room = next(room for room in range(self._rooms) if room not in taken)
+        with memoryview(audio).cast("B") as codes:
+            length = min(len(codes), ROOM)
+            self._arena[room * ROOM : room * ROOM + length] = codes[:length]
+            job = Job(number, room, length, len(codes) > length, deadline, words)
+        self._jobs.append(job)
+        return job
 
-    def _send(self, worker: Worker, job: Job, now: float) -> None:
-        worker.state, worker.job = "busy", job
-        job.attempts += 1
-        message = {
-            "job": job.job,
-            "at": job.room * ROOM,
-            "length": job.length,
-            "words": job.words,
-        }
+    def _dispatch(self, now: float) -> None:
+        """Retries go first, and alone."""
+        while self._again and (worker := self._idle()):
+            self._send(worker, [self._again.popleft()], now)
+
+    def _send(self, worker: Worker, jobs: list[Job], now: float) -> None:
+        worker.state, worker.jobs, worker.owed = "busy", jobs, len(jobs)
+        for job in jobs:
+            job.attempts += 1
+        places = [(job.job, job.room * ROOM, job.length) for job in jobs]
         try:
-            worker.send(message)
+            worker.send({"jobs": places, "words": jobs[0].words})
         except OSError as error:  # it died idle, and nobody has looked yet
             self._end(worker, now, f"it took no job ({error.strerror})")
 
@@ -256,12 +267,12 @@ class Recogniser:
         self._results.append(Result(job.job, text, reason, seconds, job.attempts, job.cut, words))
 
     def _give_up(self, worker: Worker, now: float) -> None:
-        """Its job is past the deadline and it is still at it."""
-        worker.job = None
+        """A job of it is past the deadline and it is still at it."""
         if worker.process:
             self._end(worker, now, "it did not answer before the deadline")
         else:
             worker.state = "stuck"
+            self._try_again(worker)
 
     # -- workers -----------------------------------------------------------------------------
 
@@ -292,17 +303,18 @@ class Recogniser:
                     self._log.info("recogniser ready", pid=worker.pid, seconds=seconds)
                 case {"failed": str(sentence)} if worker.state == "starting":
                     self.failed = sentence
-                case {"job": _} if worker.state == "stuck":
-                    worker.state = "idle"  # late, but alive; its job was given up
+                case {"job": _} if worker.state == "stuck":  # late, but alive
+                    worker.owed -= 1
+                    worker.state = "stuck" if worker.owed else "idle"
                 case {
                     "job": int(job),
                     "text": str() | None as text,
                     "words": list(words),
                     "error": str(error),
                     "seconds": float(seconds),
-                } if worker.job and worker.job.job == job:
+                } if found := [one for one in worker.jobs if one.job == job]:
                     timed = [_word(word) for word in words]
-                    self._answered(worker, worker.job, text, error, seconds, timed)
+                    self._answered(worker, found[0], text, error, seconds, timed)
                 case _:
                     return False
         except ValueError, RecursionError:  # not UTF-8, not JSON, or nested without end
@@ -318,7 +330,9 @@ class Recogniser:
         seconds: float,
         words: Sequence[Word],
     ) -> None:
-        worker.state, worker.job, worker.backoff = "idle", None, BACKOFF_SECONDS[0]
+        worker.jobs.remove(job)
+        worker.owed -= 1
+        worker.state, worker.backoff = "busy" if worker.jobs else "idle", BACKOFF_SECONDS[0]
         if text is None:
             self._log.error("utterance not decoded", reason=error, said=worker.said)
         worker.tail.clear()
@@ -339,15 +353,20 @@ class Recogniser:
         )
         if worker.state == "starting":
             self.failed = self.failed or f"The recogniser cannot start: {why}."
-        job = worker.job
+        self._try_again(worker)
         worker.forget()
         self.restarts += 1
         worker.due = now + worker.backoff
         worker.backoff = min(2 * worker.backoff, BACKOFF_SECONDS[1])
-        if job is not None and job.attempts < ATTEMPTS:
-            self._again.append(job)
-        elif job is not None:
-            self._finish(job, None, "the recogniser crashed on it twice")
+
+    def _try_again(self, worker: Worker) -> None:
+        """What it was at, as far as there is time: once more, by whoever is free."""
+        jobs, worker.jobs = worker.jobs, []
+        for job in jobs:
+            if job in self._jobs and job.attempts < ATTEMPTS:
+                self._again.append(job)
+            elif job in self._jobs:
+                self._finish(job, None, "the recogniser crashed on it twice")
 
 
 def _word(message: object) -> Word:

@@ -4,11 +4,13 @@ Wakes on: its end of a SOCK_SEQPACKET socket pair; one small JSON message is one
 Owns: the decoder. Reads: the arena, a memfd it maps read-only, where the owner puts mu-law
 audio before it sends the job. Writes: answers to the socket, nothing else.
 
-Owner to worker   {"job": 7, "at": 240000, "length": 16000, "words": false}
+Owner to worker   {"jobs": [[7, 240000, 16000]], "words": false}   number, place and length;
+                  several are decoded together, none of them with its words
 Worker to owner   {"ready": 0.9}   seconds it took to load the decoder, sent first and once
                   {"failed": "..."}   the decoder cannot be loaded; the worker ends
                   {"job": 7, "text": "...", "words": [], "error": "", "seconds": 0.4}
-                  text null on an error; words, where asked for, as ["for", 0.1, 0.3], in s
+                  for each job; text null on an error; words, where asked for, as
+                  ["for", 0.1, 0.3], in s; seconds: its share
 
 The end of the socket ends the loop. A process also ends with the thread that started it.
 """
@@ -25,7 +27,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -69,6 +71,11 @@ class Decoder(Protocol):
 
     def decode_words(self, audio: NDArray[np.float32], /) -> Heard:
         """The same with the times of each word."""
+        return self.decode(audio)
+
+    def decode_many(self, audios: Sequence[NDArray[np.float32]], /) -> Sequence[Heard]:
+        """The same of several, in their order."""
+        return [self.decode(audio) for audio in audios]
 
 
 def find_maker(spec: str) -> Callable[..., Decoder]:
@@ -96,11 +103,30 @@ def recognise_forever(
             return False
         _send(sock, ready=time.perf_counter() - began)
         while message := sock.recv(MAX_MESSAGE):
-            job = json.loads(message)
-            codes = arena[job["at"] : job["at"] + job["length"]]
-            hear = decoder.decode_words if job["words"] else decoder.decode
-            _send(sock, job=job["job"], **_decode(hear, codes, timed=job["words"]))
+            order = json.loads(message)
+            codes = {job: arena[at : at + length] for job, at, length in order["jobs"]}
+            together = _decode_together(decoder, codes) if len(codes) > 1 else {}
+            hear = decoder.decode_words if order["words"] else decoder.decode
+            for job, sound in codes.items():
+                answer = together.get(job) or _decode(hear, sound, timed=order["words"])
+                _send(sock, job=job, **answer)
     return True
+
+
+def _decode_together(decoder: Decoder, codes: Mapping[int, bytes]) -> dict[int, dict[str, object]]:
+    """The answers to several jobs. None of them when that fails: each is then tried by itself."""
+    began = time.perf_counter()
+    sounds = {job: _for_model(sound) for job, sound in codes.items() if sound}
+    try:
+        heard = decoder.decode_many(list(sounds.values()))
+        texts = [one.text[:MAX_TEXT] for one in heard]
+    except Exception:  # noqa: BLE001  # a library's; it is told of the one whose fault it was
+        return {}
+    share = (time.perf_counter() - began) / len(codes)
+    return {
+        job: {"text": text, "words": [], "error": "", "seconds": share}
+        for job, text in zip(sounds, texts, strict=True)
+    }
 
 
 def _decode(

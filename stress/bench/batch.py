@@ -5,10 +5,8 @@
 
 The same recorded prompts go through the same model both ways, group by group and in turn, so that a
 busy machine slows both alike: trust the ratio before the absolute figures. Seconds are of CPU, all
-threads together, for each utterance. One batch is one run of the encoder and one of the decoder,
-all in the window of its longest; what `WhisperDecoder` tries again in the full window is tried
-again here, too. The first of a batch waits for all of it: the last column is how long, in decodes
-of one alone.
+threads together, for each utterance; the ratio is of all of them, its p50 of the groups. The first
+of a batch waits for all of it: the last column is how long, in decodes of one alone.
 """
 
 from __future__ import annotations
@@ -21,59 +19,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from threadline.errors import ConfigError, ThreadlineError
 from threadline.models.store import ModelStore
-from threadline.models.whisper import FULL, WhisperDecoder, most_tokens, window
+from threadline.models.whisper import WhisperDecoder
 from threadline.observe.words import word_error_rate
 
 from .clips import Clip, load
 
 SIZES = (1, 2, 4, 8)
-
-
-class Batched(WhisperDecoder):
-    """The recogniser, with several utterances in one run."""
-
-    def __init__(self, threads: int) -> None:
-        folder = ModelStore().directory("whisper-base")
-        super().__init__(folder, threads=threads, language="en")
-        self.encoding = 0.0  # s, of the batches
-        self.generating = 0.0
-
-    def decode_many(self, audios: Sequence[NDArray[np.float32]]) -> list[str]:
-        """The texts of these."""
-        features = [self._features(audio)[:, :FULL] for audio in audios]
-        longest = max(one.shape[1] for one in features)
-        padded = np.zeros((len(audios), features[0].shape[0], window(longest)), np.float32)
-        for row, one in zip(padded, features, strict=True):
-            row[:, : one.shape[1]] = one
-        began = time.process_time()
-        encoded = self._encode(padded)
-        between = time.process_time()
-        results = self._generate(
-            encoded,
-            [self._prompt] * len(audios),
-            beam_size=1,
-            max_length=len(self._prompt) + most_tokens(longest),
-            suppress_tokens=self._suppressed,
-            return_scores=True,
-            return_no_speech_prob=True,
-        )
-        self.generating += time.process_time() - between
-        self.encoding += between - began
-        attempts = [
-            self._read(result, one.shape[1], encoded)
-            for result, one in zip(results, features, strict=True)
-        ]
-        return [
-            (self._attempt(one, FULL) if attempt.looks_looped else attempt).text
-            for attempt, one in zip(attempts, features, strict=True)
-        ]
 
 
 @dataclass(slots=True)
@@ -86,38 +43,31 @@ class Figures:
     ratios: list[float] = field(default_factory=list)  # of each group
     said: list[tuple[str, str]] = field(default_factory=list)  # text and what was heard, alone
     told: list[tuple[str, str]] = field(default_factory=list)  # the same, together
-    share: float = 0.0  # of a batch's time that the encoder took
 
 
-def measure(clips: Sequence[Clip], size: int, decoder: Batched, console: Console) -> Figures:
+def measure(clips: Sequence[Clip], size: int, decoder: WhisperDecoder, console: Console) -> Figures:
     """Every clip alone and in a batch of so many."""
     made = Figures(size)
-    decoder.encoding = decoder.generating = 0.0
     groups = [clips[at : at + size] for at in range(0, len(clips) - size + 1, size)]
     for number, group in enumerate(track(groups, f"{size}", console=console, transient=True)):
         heard = [clip.heard for clip in group]
         times = {}
         for together in (True, False) if number % 2 else (False, True):
             began = time.process_time()
-            texts = (
-                decoder.decode_many(heard)
-                if together
-                else [decoder.decode(audio).text for audio in heard]
-            )
+            said = decoder.decode_many(heard) if together else list(map(decoder.decode, heard))
             times[together] = time.process_time() - began
             pairs = made.told if together else made.said
-            pairs += [(clip.text, text) for clip, text in zip(group, texts, strict=True)]
+            pairs += [(clip.text, one.text) for clip, one in zip(group, said, strict=True)]
         made.alone += times[False]
         made.together += times[True]
         made.ratios.append(times[True] / times[False])
-    made.share = decoder.encoding / max(1e-9, decoder.encoding + decoder.generating)
     return made
 
 
 def report(rows: Sequence[Figures], threads: int) -> Table:
     table = Table(title=f"{threads} thread(s)")
     for heading in (
-        *("batch", "alone s", "together s", "ratio", "p50", "encoder"),
+        *("batch", "alone s", "together s", "ratio", "p50"),
         *("WER alone", "together", "other", "wait"),
     ):
         table.add_column(heading, justify="right")
@@ -130,7 +80,6 @@ def report(rows: Sequence[Figures], threads: int) -> Table:
             f"{row.together / count:.3f}",
             f"{row.together / row.alone:.2f}",
             f"{np.median(row.ratios):.2f}",
-            f"{row.share:.0%}",
             f"{word_error_rate(row.said):.2%}",
             f"{word_error_rate(row.told):.2%}",
             f"{other}/{count}",
@@ -159,7 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             clips = clips[:: max(1, len(clips) // args.clips)][: args.clips]
         # ctranslate2 says that it turns the GIL on. It does, for both ways alike.
         warnings.filterwarnings("ignore", "The global interpreter lock", RuntimeWarning)
-        decoder = Batched(args.threads)
+        folder = ModelStore().directory("whisper-base")
+        decoder = WhisperDecoder(folder, threads=args.threads, language="en")
         decoder.decode_many([clip.heard for clip in clips[:2]])
         rows = [measure(clips, size, decoder, console) for size in SIZES]
     except ThreadlineError as error:

@@ -22,6 +22,7 @@ from threadline.dialog.brain import Answer
 from threadline.listening.agreement import Word
 from threadline.models.store import ModelStore
 from threadline.threads import gil, logs
+from threadline.threads.asr_worker import Decoder
 from threadline.threads.io_calls import listen
 from threadline.threads.server import Parts, Server
 
@@ -70,13 +71,11 @@ class Heard:
     words: tuple[Word, ...] = ()  # their times are nobody's business here
 
 
-class OneWord:
+class OneWord(Decoder):
     """A decoder that hears the same word in everything."""
 
     def decode(self, audio: NDArray[np.float32], /) -> Heard:
         return Heard("hello")
-
-    decode_words = decode
 
 
 def main() -> int:

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from threadline.errors import Exit
+from threadline.threads.asr_worker import Decoder
 from threadline.threads.server import Server
 
 from ..bout import Bout
@@ -48,14 +49,12 @@ BOUND = 1.0 + 10 * 3.0 + 5.0  # s: draining, three for each thread, and the inte
 WITHIN = ("switches", "squeeze", "stops", "collections", "churn", "imports")
 
 
-class Stuck:
+class Stuck(Decoder):
     """A decoder that never comes back."""
 
     def decode(self, audio: NDArray[np.float32], /) -> Heard:
         time.sleep(1000)
         return Heard("")
-
-    decode_words = decode
 
 
 class Slow:

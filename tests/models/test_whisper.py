@@ -33,9 +33,9 @@ try:
     decoder = WhisperDecoder(job["folder"], threads=2, language=job["language"])
 except ThreadlineError as error:
     sys.exit(f"{type(error).__name__}: {error}")
-windows = []
-attempt = decoder._attempt
-decoder._attempt = lambda features, frames: windows.append(frames) or attempt(features, frames)
+windows, audios, alone, runs = [], [], [], 0
+attempts = decoder._attempts
+decoder._attempts = lambda features, frames: windows.append(frames) or attempts(features, frames)
 for clip in job["clips"]:
     audio = np.frombuffer(open(clip, "rb").read()[44:], "<i2").astype("f4") / 32768
     audio = soxr.resample(audio, 8000, 16000)
@@ -46,7 +46,14 @@ for clip in job["clips"]:
     assert timed.text == said.text
     words = [(word.text, word.start, word.end) for word in timed.words]
     print(json.dumps([said.text, said.seconds, said.no_speech, said.avg_logprob, words, used]))
+    audios.append(audio)
+    alone.append(said.text)
+    runs += len(used)
     windows.clear()
+together = decoder.decode_many(audios)
+assert [said.text for said in together] == alone
+assert [said.seconds for said in together] == [len(audio) / 16000 for audio in audios]
+print(json.dumps([windows, runs]))
 """
 
 
@@ -78,9 +85,9 @@ def test_recorded_speech_silence_and_noise(models: ModelStore, tmp_path: Path) -
         wav(tmp_path / "blink", np.zeros(400)),
     )
     assert done.returncode == 0, done.stderr
+    *rows, (shared, runs) = map(json.loads, done.stdout.splitlines())
     said, twice, brief, *nothing = [
-        (Transcript(*row[:4], tuple(Word(*word) for word in row[4])), row[5])
-        for row in map(json.loads, done.stdout.splitlines())
+        (Transcript(*row[:4], tuple(Word(*word) for word in row[4])), row[5]) for row in rows
     ]
     for transcript, _ in (said, twice, brief, *nothing):
         check_words(transcript)
@@ -100,6 +107,10 @@ def test_recorded_speech_silence_and_noise(models: ModelStore, tmp_path: Path) -
     assert brief[1] == [whisper.BRIEF_WINDOW]
     assert [transcript.text for transcript, _ in nothing] == [""] * 4
     assert nothing[-1][1] == [], "50 ms are not worth a decode"
+    short = [SHORTEST, twice[1][0], whisper.BRIEF_WINDOW]
+    assert shared[:3] == short, "one run for each window"
+    assert shared[3:] == [FULL] * (len(shared) - 3), "and one more for each that loops"
+    assert len(shared) < runs
 
 
 def check_words(transcript: Transcript) -> None:

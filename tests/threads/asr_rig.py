@@ -30,7 +30,7 @@ class Recogniser:
         self.given = {}  # audio by job, all there ever were
         self.deadlines = {}
         self.timed = []  # jobs whose words were wanted with their times
-        self.busy = []
+        self.runs = []  # jobs by run
         self.results = []
         self.ready = False
         self.sockets = ()
@@ -45,21 +45,30 @@ class Recogniser:
 
     @property
     def idle(self):
-        return self.workers - len(self.busy)
+        return self.workers - len(self.runs)
+
+    @property
+    def busy(self):
+        return [job for run in self.runs for job in run]
 
     def submit(self, job, audio, now, deadline, *, words=False):
-        if len(self.busy) == self.workers:
+        return self.submit_together([(job, audio, deadline)], now, words=words)
+
+    def submit_together(self, orders, now, *, words=False):
+        if not self.idle:
             return False
-        assert job not in self.given
-        self.given[job] = bytes(audio)
-        self.deadlines[job] = deadline
-        self.timed += [job] * words
-        self.busy.append(job)
+        for job, audio, deadline in orders:
+            assert job not in self.given
+            self.given[job] = bytes(audio)
+            self.deadlines[job] = deadline
+            self.timed += [job] * words
+        self.runs.append([job for job, _, _ in orders])
         return True
 
     def answer(self, text="words", job=None, reason="", words=()):
         job = self.busy[0] if job is None else job
-        self.busy.remove(job)
+        self.runs = [[other for other in run if other != job] for run in self.runs]
+        self.runs = [run for run in self.runs if run]
         self.results.append(Result(job, text, reason, words=words))
 
     def collect(self, now):
@@ -178,7 +187,7 @@ def making(monkeypatch):
     def make(**options):
         made.append(Rig(**options))
         made[-1].clock = Clock()
-        for module in ("asr", "transcribe"):
+        for module in ("asr", "asr_whisper", "transcribe"):
             monkeypatch.setattr(f"threadline.threads.{module}.time", made[-1].clock)
         return made[-1]
 

@@ -16,11 +16,14 @@ from types import SimpleNamespace
 import numpy as np
 
 from threadline.listening.agreement import Word
+from threadline.threads.asr_worker import Decoder
 
 RELEASE = threading.Event()  # ends a "hold" in a decoder that is a thread of the test
 
 
-class Fake:
+class Fake(Decoder):
+    together = 1
+
     def __init__(self, folder):
         self.folder = Path(folder)
         if (self.folder / "refuse").exists():
@@ -66,12 +69,18 @@ class Fake:
                 raise RuntimeError
             case order if order.startswith("say "):
                 return SimpleNamespace(text=order.removeprefix("say "))
+            case "count":
+                (self.folder / "together").write_text(str(self.together))
             case "mute":
                 os.close(1)
                 os.close(2)
         spectrum = np.abs(np.fft.rfft(audio))
         loudest = int(spectrum.argmax()) * 16_000 / max(1, len(audio))
         return SimpleNamespace(text=f"{len(audio)} {loudest:.0f}")
+
+    def decode_many(self, audios):
+        self.together = len(audios)
+        return super().decode_many(audios)
 
     def decode_words(self, audio):
         """A word a second, each said in half of it."""

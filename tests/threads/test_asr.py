@@ -242,24 +242,67 @@ def test_turns_that_have_ended_go_before_decodes_ahead_and_the_oldest_first(make
 
 def test_finished_turns_without_a_worker_are_counted_and_their_wait_is_measured(make):
     rig = make(calls=4)
-    rig.recogniser.workers = 1
     for slot in range(4):
         rig.speak(4, slot=slot)
     for slot in range(3):
         rig.over(4, slot=slot)
     rig.silence(4, slot=3)  # not finished: nobody waits for it
+    rig.recogniser.workers = 0
     rig.step()
-    assert rig.stage.queued == 2
+    assert rig.stage.queued == 3
     rig.clock.now += 1.0
-    rig.recogniser.answer("one")
+    rig.recogniser.workers = 1
     rig.step()
     assert rig.stage.queued == 1
     assert rig.whisper.waits.snapshot().count == 2
-    assert 1000 <= rig.whisper.waits.sum < 1100
+    assert 2000 <= rig.whisper.waits.sum < 2100
     rig.calls[2].generation.at += 1
-    rig.recogniser.answer("two")
     rig.step()
     assert rig.stage.queued == 0
+
+
+@pytest.mark.parametrize(
+    ("workers", "turns", "runs"),
+    [
+        (1, 1, [[0]]),
+        (1, 2, [[0, 1]]),
+        (1, 3, [[0, 1]]),
+        (2, 2, [[0], [1]]),
+        (2, 3, [[0, 1], [2]]),
+        (2, 5, [[0, 1], [2, 3]]),
+    ],
+)
+def test_finished_turns_that_outnumber_the_workers_are_decoded_together(make, workers, turns, runs):
+    rig = make(calls=6)
+    rig.recogniser.workers = workers
+    for slot in range(turns):
+        rig.speak(4, slot=slot)
+        rig.over(4, slot=slot)
+    rig.step()
+    given = {job: audio[0] for job, audio in rig.recogniser.given.items()}
+    assert [[given[job] for job in run] for run in rig.recogniser.runs] == runs
+    shared = sum(len(run) for run in runs if len(run) > 1)
+    assert rig.whisper.shared == shared
+    for job, slot in given.items():
+        rig.recogniser.answer(f"said by {slot}", job)
+    assert {one.slot: one.text for one in rig.step()} == {n: f"said by {n}" for n in given.values()}
+
+
+def test_decodes_ahead_and_doubts_are_decoded_alone(make):
+    rig = make(calls=3)
+    rig.recogniser.workers = 0
+    for slot in range(3):
+        rig.speak(4, slot=slot)
+    rig.silence(4, slot=0)
+    rig.doubt(4, slot=1)
+    rig.over(4, slot=2)
+    rig.step()
+    rig.recogniser.workers = 1
+    rig.step()
+    assert [audio[0] for audio in rig.decoded()] == [2]
+    rig.recogniser.answer("two")
+    rig.step()
+    assert [audio[0] for audio in rig.decoded()] == [2, 1]
 
 
 def test_a_turn_that_waits_is_not_given_up_when_the_caller_speaks_again(rig):

@@ -77,6 +77,84 @@ def test_audio_longer_than_its_room_is_cut_and_says_so(owner):
     assert result.cut
 
 
+def pair(asr, **deadlines):
+    """Jobs 1 and 2 to one worker, as soon as there is one."""
+    orders = [(job, tone(400 * job, 0.5), deadlines.get(f"of_{job}", 1e9)) for job in (1, 2)]
+    asr.until(lambda: asr.recogniser.submit_together(orders, asr.now))
+
+
+def texts(asr):
+    return {result.job: result.text for result in asr.results}
+
+
+@pytest.mark.parametrize("placement", ["process", "thread"])
+def test_two_jobs_go_through_one_run_and_each_has_its_own_answer(owner, tmp_path, placement):
+    asr = owner("count", placement=placement)
+    pair(asr)
+    assert asr.recogniser.idle == 0
+    asr.until(lambda: len(asr.results) == 2)
+    assert texts(asr) == {1: "8000 400", 2: "8000 800"}
+    assert (tmp_path / "together").read_text() == "2"
+    assert asr.recogniser.idle == 1
+    assert [result.attempts for result in asr.results] == [1, 1]
+
+
+def test_what_has_no_sound_does_not_spoil_the_other(owner):
+    asr = owner()
+    orders = [(1, b"", 1e9), (2, tone(800, 0.5), 1e9)]
+    asr.until(lambda: asr.recogniser.submit_together(orders, asr.now))
+    asr.until(lambda: len(asr.results) == 2)
+    assert texts(asr) == {1: "", 2: "8000 800"}
+
+
+def test_an_exception_in_a_run_of_two_loses_only_the_one_it_was_about(owner):
+    asr = owner("raise", "raise")  # in the run of both, then in that of the first
+    pair(asr)
+    asr.until(lambda: len(asr.results) == 2)
+    assert texts(asr) == {1: None, 2: "8000 800"}
+    assert asr.recogniser.restarts == 0
+
+
+def test_two_that_crashed_together_are_tried_again_one_by_one(owner):
+    asr = owner("crash", "crash")  # together, and then the first alone
+    pair(asr)
+    asr.until(lambda: len(asr.results) == 2)
+    assert texts(asr) == {1: None, 2: "8000 800"}
+    assert {result.job: result.attempts for result in asr.results} == {1: 2, 2: 2}
+    assert asr.recogniser.restarts == 2
+    assert asr.decode(3, tone(440, 0.5)).attempts == 1
+
+
+def test_when_one_of_two_is_past_its_deadline_the_other_is_tried_again(owner, tmp_path):
+    asr = owner("hang")
+    pair(asr, of_1=asr.now + 500)
+    asr.until((tmp_path / "hanging").exists)
+    asr.ahead += 501
+    asr.until(lambda: len(asr.results) == 2)
+    assert texts(asr) == {1: None, 2: "8000 800"}
+
+
+def test_a_thread_that_was_late_with_two_answers_is_idle_after_both(owner):
+    asr = owner("hold", placement="thread")
+    pair(asr, of_1=asr.now + 500, of_2=asr.now + 500)
+    asr.ahead += 501
+    asr.until(lambda: len(asr.results) == 2)
+    assert texts(asr) == {1: None, 2: None}
+    fake_decoder.RELEASE.set()
+    assert asr.decode(3, tone(440, 0.5)).text == "8000 440"
+    assert asr.recogniser.restarts == 0
+
+
+def test_two_workers_have_room_for_two_jobs_each(owner):
+    asr = owner(workers=2)
+    asr.until(lambda: asr.recogniser.idle == 2)
+    pair(asr)
+    orders = [(job, tone(300 * job, 0.5), 1e9) for job in (3, 4)]
+    assert asr.recogniser.submit_together(orders, asr.now)
+    asr.until(lambda: len(asr.results) == 4)
+    assert texts(asr) == {1: "8000 400", 2: "8000 800", 3: "8000 900", 4: "8000 1200"}
+
+
 def test_each_worker_has_a_job_of_its_own_and_no_more(owner):
     asr = owner(workers=2)
     asr.until(lambda: len(asr.log.of("recogniser ready")) == 2)
@@ -255,8 +333,8 @@ def test_no_message_whatever_upsets_the_owner(message, state):
     (worker,) = recogniser._workers
     worker.state = state
     if state == "busy":
-        worker.job = Job(7, 0, 1, False, 1e9, False, attempts=1)
-        recogniser._jobs.append(worker.job)
+        worker.jobs = [Job(7, 0, 1, False, 1e9, False, attempts=1)]
+        recogniser._jobs += worker.jobs
     recogniser._take(worker, message)
     for result in recogniser._results:
         assert all(isinstance(word, Word) for word in result.words)
