@@ -2,6 +2,7 @@
 
     just capacity                        10 minutes on two cores; writes docs/capacity.md
     just capacity --calls 1,100,200      only these numbers
+    just capacity --local                without vendors: Whisper, Piper and a scripted brain
     just capacity --page                 only write the page anew, from the runs of the last time
 
 The number of calls rises until the service level breaks: response p95 within 100 ms of a single
@@ -15,8 +16,9 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -30,12 +32,13 @@ from ..bench.cascade import without_pauses
 from ..bench.phone import spoken, voice
 from ..bench.turns import people
 from ..compare.record import BUILDS, NAMES, Build, machine
-from . import page
+from . import local_page, page
 from .run import Bench, Result
 
 ROOT = Path(__file__).parents[2]
 LINES = ("What are your opening hours?", "Hello.")
 STEPS = "1,50,100,150,200,250,300,350,400"
+LOCAL_STEPS = "1,2,4,6,8,12,16,20"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--gil-python", metavar="FILE", help="the GIL build's python; the recipe fills this in")
-    add("--calls", type=_numbers, default=STEPS, metavar="N,N", help=f"rising ({STEPS})")
+    steps = f"rising ({STEPS}; {LOCAL_STEPS} with --local)"
+    add("--calls", type=_numbers, metavar="N,N", help=steps)
+    add("--local", action="store_true", help="everything local, on this build only")
     add("--lines", type=int, default=5, help="what each caller says, in lines")
     add("--only", default="", choices=("", *BUILDS), help="one build")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the server")
@@ -55,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     console, folder = Console(highlight=False), ROOT / "out" / "capacity"
     console.width = max(console.width, 150)  # when its cells wrap, nobody can read a table
     folder.mkdir(parents=True, exist_ok=True)
-    kept = folder / "results.json"
+    kept = folder / ("local.json" if args.local else "results.json")
+    args.calls = args.calls or _numbers(LOCAL_STEPS if args.local else STEPS)
     try:
         if not args.page:
             results = _run(args, folder, console)
@@ -64,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError("There are no runs to write about: run `just capacity` first.")
         results = [Result(**one) for one in json.loads(kept.read_text("utf-8"))]
         console.print(page.table(results))
-        page.write(ROOT / "docs", results, machine())
+        (local_page if args.local else page).write(ROOT / "docs", results, machine())
     except ThreadlineError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -98,18 +104,29 @@ def _run(args: argparse.Namespace, folder: Path, console: Console) -> list[Resul
         lines=args.lines,
     )
     flags = [part for one in args.set for part in ("--set", one)]
+    if args.local:
+        return _rise(args.calls, lambda calls: bench.run_local(calls, flags), "lost calls", console)
     results: list[Result] = []
     for build in BUILDS if not args.only else (args.only,):
-        single, broken = 0.0, 0
-        for calls in args.calls:
-            result = bench.run(build, calls, flags)
-            results.append(result)
-            single = single or result.response_p95
-            problems = result.broken(single)
-            broken += bool(problems)
-            console.print(f"{NAMES[build]:<10} {page.line(result)}  {', '.join(problems)}")
-            if broken == 2:  # once may be the machine's other tenants
-                break
+        results += _rise(args.calls, partial(bench.run, build, flags=flags), "", console)
+    return results
+
+
+def _rise(
+    steps: Sequence[int], run: Callable[[int], Result], fatal: str, console: Console
+) -> list[Result]:
+    """More and more calls, until the level has broken twice; with `fatal`, until that did."""
+    results: list[Result] = []
+    broken = 0
+    for calls in steps:
+        result = run(calls)
+        results.append(result)
+        problems = result.broken(results[0].response_p95)
+        broken += fatal in problems if fatal else bool(problems)
+        name = NAMES[result.build]
+        console.print(f"{name:<10} {page.line(result)}  {', '.join(problems)}")
+        if broken == 2:  # once may be the machine's other tenants
+            break
     return results
 
 

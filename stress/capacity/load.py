@@ -1,35 +1,41 @@
 """The callers of a capacity run, as a process of its own; prints one JSON object.
 
-    python -m stress.capacity.load URL CALLS LINES BARGES CLIPS...
+    python -m stress.capacity.load URL CALLS LINES BARGES SCATTERED CLIPS...
 
 Each call says the first clip LINES times, waiting for each answer; in one of four calls, if
-BARGES is 1, the second answer is cut into with the second clip.
+BARGES is 1, the second answer is cut into with the second clip. The calls begin one after the
+other at the same distance; if SCATTERED is 1, at once, and each caller thinks for a while before
+each line, so that they meet as chance has it.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from threadline.audio import mulaw
 from threadline.cli_call import load_clip
 from threadline.observe.callreport import CallReport, judge
 from threadline.threads.caller import Placed, place_calls
 from threadline.threads.phone_line import CallPlan
 from threadline.threads.realtime import prepare_thread
-from threadline.wire.script import Barge
+from threadline.wire.script import Barge, Clip
 
 SPREAD_SECONDS = 8.0  # in which the calls begin
 INTERRUPT_AFTER = 1.5  # s
+THINK_SECONDS = 12.0, 4.0  # at most: before the first line, and before the others
 PRIORITY = 3  # below the server's own threads
 
 
 def main() -> None:
-    url, calls, lines, barges, *clips = sys.argv[1:]
+    url, calls, lines, barges, scattered, *clips = sys.argv[1:]
     line, cut = (load_clip(Path(path)) for path in clips)
     number, barging = int(calls), int(calls) // 4 if int(barges) else 0
     plans = [CallPlan(
@@ -50,9 +56,36 @@ def main() -> None:
             barge=Barge(INTERRUPT_AFTER, 2),
             timeout=600.0,
         ))  # fmt: skip
+    if int(scattered):
+        plans = [one for plan in plans for one in _scattered(plan)]
     with ThreadPoolExecutor(len(plans), initializer=_prepare) as phones:
         placed = list(phones.map(place_calls, plans))
     print(json.dumps(_figures(placed)))
+
+
+def _scattered(plan: CallPlan) -> list[CallPlan]:
+    """Each call by itself, with silence before each line but those that cut in."""
+    draw = random.Random(len(plan.clips) * plan.calls)
+    cut = plan.barge.turn if plan.barge else -1
+    return [
+        replace(
+            plan,
+            calls=1,
+            clips=tuple(
+                clip if turn == cut else _after(draw.uniform(0, THINK_SECONDS[turn > 0]), clip)
+                for turn, clip in enumerate(plan.clips)
+            ),
+        )
+        for _ in range(plan.calls)
+    ]
+
+
+def _after(seconds: float, clip: Clip) -> Clip:
+    """The clip, with silence before it."""
+    wait = round(seconds * mulaw.RATE)
+    first, last = clip.speech or (0, len(clip.codes))
+    codes = mulaw.SILENCE_BYTE * wait + clip.codes
+    return Clip(clip.name, codes, (first + wait, last + wait))
 
 
 def _prepare() -> None:

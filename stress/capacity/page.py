@@ -15,7 +15,10 @@ from .run import Result
 YARDSTICK_CALLS, YARDSTICK_BROKE, YARDSTICK_CPU, YARDSTICK_MB = 24, 28, 3.9, 25.0
 """The best-known asyncio framework, on such a machine with the same vendor latencies."""
 
-_COLUMNS = (
+LOCAL = "## Everything local"
+"""The heading of the second half of the page: see local_page.py."""
+
+COLUMNS = (
     *("build", "calls", "response p50", "p95 ms", "silent p95 ms", "frame p99.9 ms", "timer"),
     *("underruns", "lost", "% of a core a call", "MB", "messages/s", "level"),
 )
@@ -55,7 +58,7 @@ def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
 
 def table(results: Sequence[Result]) -> Table:
     """For the terminal."""
-    made = Table(*_COLUMNS, box=SIMPLE_HEAD, pad_edge=False)
+    made = Table(*COLUMNS, box=SIMPLE_HEAD, pad_edge=False)
     for row in rows(results):
         made.add_row(*row)
     return made
@@ -111,13 +114,20 @@ def write(folder: Path, results: Sequence[Result], machine: Mapping[str, str]) -
         "",
         "![Response, lateness and CPU over the number of calls](capacity.png)",
         "",
-        "| " + " | ".join(_COLUMNS) + " |",
-        "| --- |" + " ---: |" * (len(_COLUMNS) - 2) + " --- |",
+        "| " + " | ".join(COLUMNS) + " |",
+        "| --- |" + " ---: |" * (len(COLUMNS) - 2) + " --- |",
         *("| " + " | ".join(row) + " |" for row in rows(results)),
         "",
         *_threads(results, builds),
     ]
-    (folder / "capacity.md").write_text("\n".join(text), "utf-8")
+    save(folder / "capacity.md", "\n".join(text), local=False)
+
+
+def save(page: Path, text: str, *, local: bool) -> None:
+    """Write one half of the page: the cascade's, or what comes after `LOCAL`. The other stays."""
+    before, heading, after = page.read_text("utf-8").partition(LOCAL) if page.exists() else [""] * 3
+    halves = (before, text) if local else (text, heading + after)
+    page.write_text("\n\n".join(half.strip() for half in halves if half) + "\n", "utf-8")
 
 
 def _threads(results: Sequence[Result], builds: Sequence[Build]) -> list[str]:
@@ -127,10 +137,14 @@ def _threads(results: Sequence[Result], builds: Sequence[Build]) -> list[str]:
         if not mine:
             continue
         text += [f"| {NAMES[build]}, {mine[-1].calls} calls | % |", "| --- | ---: |"]
-        spent = sorted(mine[-1].cpu.items(), key=lambda item: -item[1])
-        text += [f"| {name} | {share:.3f} |" for name, share in spent if share >= 0.001]
-        text.append("")
+        text += [*shares(mine[-1]), ""]
     return text
+
+
+def shares(one: Result) -> list[str]:
+    """Rows of a table: what each thread takes of a core for a call."""
+    spent = sorted(one.cpu.items(), key=lambda item: -item[1])
+    return [f"| {name} | {share:.3f} |" for name, share in spent if share >= 0.001]
 
 
 def _draw(path: Path, results: Sequence[Result]) -> None:

@@ -2,7 +2,8 @@
 
 On two cores the server has one of them for itself and its callers and vendors share the other,
 so that the number of calls is what one core carries. What the server spends is taken from /proc,
-by thread, from the time all calls are on the line until they end.
+by thread, from the time all calls are on the line until they end; its recogniser, a process of its
+own, is counted with it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from threadline.threads.server import FALLBACK_SHARE
 from ..bench.phone import value
 from ..bench.vendors import CASCADE, vendors
 from ..compare.record import Build, Lateness
+from ..whole import recognisers
 
 HEARD = "A table for four, please."
 ANSWER = (
@@ -33,6 +35,11 @@ ANSWER = (
 )
 LONGEST_SECONDS = 500.0
 FLAGS = ("--set", "endpoint.mode=silence", "--log-format", "json")
+LOCAL_FLAGS = (
+    *("--stt", "whisper", "--llm", "scripted", "--tts", "piper"),
+    *("--set", "asr.threads=1"),  # it has one core
+    *("--set", "tts.cache_bytes=0"),  # a model would not say the same twice
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +110,28 @@ class Bench:
             with child_server(command, self.folder / "server.log") as server:
                 return self._measure(build, calls, server)
 
-    def _measure(self, build: Build, calls: int, server: ChildServer) -> Result:
-        idle = rss_mb(server.pid)
+    def run_local(self, calls: int, flags: Sequence[str] = ()) -> Result:
+        """Hold so many calls without any vendor."""
+        command = [
+            *("env", "-u", "PYTHON_GIL", "taskset", "-c", self.server_cores),
+            *(self.python["free"], "-m", "stress.capacity.local", ANSWER),
+            *("--port", "0", "--max-calls", str(max(4, calls)), *LOCAL_FLAGS, *FLAGS),
+            *("--set", "server.drain_seconds=0.1", *flags),
+        ]
+        with child_server(command, self.folder / "server.log") as server:
+            return self._measure("free", calls, server, scattered=True)
+
+    def _measure(
+        self, build: Build, calls: int, server: ChildServer, *, scattered: bool = False
+    ) -> Result:
+        idle = sum(map(rss_mb, [server.pid, *recognisers(server.pid)]))
         with subprocess.Popen(
             self._beside([self.python["free"], "-m", "stress.compare.probes", "control"]),
             stdout=subprocess.PIPE,
         ) as control:
             watched = Watched(server)
             try:
-                told = self._place(calls, server, watched)
+                told = self._place(calls, server, watched, scattered)
             finally:
                 watched.end()
                 control.terminate()
@@ -136,11 +156,13 @@ class Bench:
             client_p999=told["client_p999"],
         )
 
-    def _place(self, calls: int, server: ChildServer, watched: Watched) -> dict[str, float]:
+    def _place(
+        self, calls: int, server: ChildServer, watched: Watched, scattered: bool
+    ) -> dict[str, float]:
         command = [
             *(self.python["free"], "-m", "stress.capacity.load"),
             *(f"ws://{server.address}/twilio", str(calls), str(self.lines), "1"),
-            *(str(self.line), str(self.cut)),
+            *(str(int(scattered)), str(self.line), str(self.cut)),
         ]
         watched.start()
         done = subprocess.run(
@@ -176,8 +198,13 @@ class Watched:
     def _look(self) -> None:
         while not self._over.wait(1.0):
             live = value(self._server.metrics(), "threadline_calls")
-            self.rss = max(self.rss, rss_mb(self._server.pid))
-            self._cpu.append((time.monotonic(), live, cpu_by_thread(self._server.pid)))
+            family = [self._server.pid, *recognisers(self._server.pid)]
+            self.rss = max(self.rss, sum(map(rss_mb, family)))
+            spent: dict[str, float] = {}
+            for pid in family:
+                for name, seconds in cpu_by_thread(pid).items():
+                    spent[name] = spent.get(name, 0.0) + seconds
+            self._cpu.append((time.monotonic(), live, spent))
 
     def percent(self, calls: int) -> dict[str, float]:
         """% of a core a call and thread, over the time in which all calls were on."""

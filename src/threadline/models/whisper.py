@@ -152,8 +152,8 @@ class WhisperDecoder:
     def decode_many(self, audios: Sequence[NDArray[np.float32]]) -> list[Transcript]:
         """The same of several utterances, in their order; those with the same window share a run.
 
-        Two of 2 to 3 s take 0.77 to 0.83 of the processor time of two runs, four hardly less and
-        eight more, while the first waits for the last; see ``python -m stress.bench.batch``.
+        Two of 2 to 3 s take 0.74 to 0.83 of the processor time of two runs; four and eight save
+        hardly more, and the first waits for the last. See ``python -m stress.bench.batch``.
         """
         heard = self._hear(audios)
         return [self._transcript(*one) for one in zip(audios, heard, strict=True)]
