@@ -31,7 +31,7 @@ fmt:
     ruff check --fix
     ruff format
 
-# Measure: ring, asr, speech, endpoint, turns, cascade, tools or pacing.
+# Measure: ring, asr, batch, speech, endpoint, turns, cascade, tools or pacing.
 bench NAME *ARGS:
     @shift && if [ "{{ NAME }}" = tools ]; then \
         set -- --gil-python "$(./justw --gil python -c 'import sys; print(sys.executable)')" "$@"; \
@@ -88,7 +88,7 @@ compare *ARGS:
     @gil=$(./justw --gil python -c 'import sys; print(sys.executable)') && \
         python -m stress.compare --gil-python "$gil" "$@"
 
-# How many calls one core carries through the cloud cascade, on both builds; writes docs/capacity.md.
+# How many calls one core carries, cloud cascade on both builds or --local; writes docs/capacity.md.
 capacity *ARGS:
     @gil=$(./justw --gil python -c 'import sys; print(sys.executable)') && \
         python -m stress.capacity --gil-python "$gil" "$@"
