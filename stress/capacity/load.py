@@ -1,11 +1,11 @@
 """The callers of a capacity run, as a process of its own; prints one JSON object.
 
-    python -m stress.capacity.load URL CALLS LINES BARGES SCATTERED CLIPS...
+    python -m stress.capacity.load URL CALLS LINES BARGES CLIPS... [--scattered]
 
 Each call says the first clip LINES times, waiting for each answer; in one of four calls, if
 BARGES is 1, the second answer is cut into with the second clip. The calls begin one after the
-other at the same distance; if SCATTERED is 1, at once, and each caller thinks for a while before
-each line, so that they meet as chance has it.
+other at the same distance; scattered, at once, and each caller thinks for a while before each line,
+so that they meet as chance has it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ PRIORITY = 3  # below the server's own threads
 
 
 def main() -> None:
-    url, calls, lines, barges, scattered, *clips = sys.argv[1:]
-    line, cut = (load_clip(Path(path)) for path in clips)
+    url, calls, lines, barges, *rest = sys.argv[1:]
+    line, cut = (load_clip(Path(path)) for path in rest[:2])
     number, barging = int(calls), int(calls) // 4 if int(barges) else 0
     plans = [CallPlan(
         url=url,
@@ -56,7 +56,7 @@ def main() -> None:
             barge=Barge(INTERRUPT_AFTER, 2),
             timeout=600.0,
         ))  # fmt: skip
-    if int(scattered):
+    if "--scattered" in rest:
         plans = [one for plan in plans for one in _scattered(plan)]
     with ThreadPoolExecutor(len(plans), initializer=_prepare) as phones:
         placed = list(phones.map(place_calls, plans))

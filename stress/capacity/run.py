@@ -162,7 +162,7 @@ class Bench:
         command = [
             *(self.python["free"], "-m", "stress.capacity.load"),
             *(f"ws://{server.address}/twilio", str(calls), str(self.lines), "1"),
-            *(str(int(scattered)), str(self.line), str(self.cut)),
+            *(str(self.line), str(self.cut), *(("--scattered",) if scattered else ())),
         ]
         watched.start()
         done = subprocess.run(
