@@ -45,3 +45,5 @@ def test_a_queue_for_the_recogniser_is_no_room_for_further_calls(
             line.until(lambda line=line: line.replies() == 2, "an answer")
             line.hang_up()
         until(lambda: this.server.asr.queued == 0, "nobody waits any more")
+        page = re.compile(rb"^threadline_asr_shared_total 2", re.MULTILINE)
+        until(lambda: page.search(get(this.address, "/metrics")[2]), "two were decoded together")
