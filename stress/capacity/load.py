@@ -30,6 +30,7 @@ from threadline.wire.script import Barge, Clip
 
 SPREAD_SECONDS = 8.0  # in which the calls begin
 INTERRUPT_AFTER = 1.5  # s
+SECOND_SENTENCE = 2.5  # s from the beginning of an answer by the local voice
 THINK_SECONDS = 12.0, 4.0  # at most: before the first line, and before the others
 PRIORITY = 3  # below the server's own threads
 
@@ -64,13 +65,18 @@ def main() -> None:
 
 
 def _scattered(plan: CallPlan) -> list[CallPlan]:
-    """Each call by itself, with silence before each line but those that cut in."""
+    """Each call by itself, with silence before each line but those that cut in.
+
+    They cut into the second sentence: a voice pauses after the first, and may be silent by itself.
+    """
     draw = random.Random(len(plan.clips) * plan.calls)
     cut = plan.barge.turn if plan.barge else -1
+    later = plan.barge and replace(plan.barge, seconds=SECOND_SENTENCE)
     return [
         replace(
             plan,
             calls=1,
+            barge=later,
             clips=tuple(
                 clip if turn == cut else _after(draw.uniform(0, THINK_SECONDS[turn > 0]), clip)
                 for turn, clip in enumerate(plan.clips)

@@ -24,6 +24,7 @@ def test_scattered_callers_meet_as_chance_has_it_but_cut_in_at_once():
     plan = CallPlan("ws://x", (LINE, LINE, CUT, LINE), calls=5, barge=Barge(1.5, 2))
     calls = load._scattered(plan)
     assert [one.calls for one in calls] == [1] * 5
+    assert {one.barge for one in calls} == {Barge(load.SECOND_SENTENCE, 2)}
     waits = []
     for one in calls:
         for clip, said in zip(plan.clips, one.clips, strict=True):
