@@ -88,7 +88,7 @@ class Heard:
 class _Undaunted(Headroom):
     """Takes every call: a server that is disturbed on purpose would rightly take no more."""
 
-    def look(self, now: float, counts: Sequence[int], waited: float) -> str:
+    def look(self, now: float, counts: Sequence[int], waited: float, queued: int) -> str:
         return ""
 
 
@@ -232,7 +232,7 @@ def _server(
     )
     setattr(server, "Silero", Loudness)  # noqa: B010  # the one part it makes by itself
     made = server.Server(config, verdict, parts, listener)
-    made._headroom = _Undaunted(made.io.lateness.bounds)
+    made._headroom = _Undaunted(made.io.lateness.bounds, config.asr.queue)
     if verdict.fallback:  # the GIL build: the same number of calls
         made.io.limit = config.server.max_calls
     return made
