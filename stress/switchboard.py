@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from threadline.config import Pacer as PacerConfig
 from threadline.config import Server as ServerConfig
 from threadline.talking.heard import Ledger, parse_mark
 from threadline.threads.calls import END_OF_CLAUSE, END_OF_REPLY, FRAME, Call
+from threadline.threads.door import Door
 from threadline.threads.io_calls import IoCalls, listen
 from threadline.threads.messages import (
     CallClosed,
@@ -187,18 +187,17 @@ class Switchboard:
         listener = listen("127.0.0.1", 0)
         self.address: tuple[str, int] = listener.getsockname()[:2]
         self.defects: list[BaseException] = []
+        config = ServerConfig(start_seconds=60, handshake_seconds=60, silent_peer_seconds=1e9)
+        self.door = Door(self.calls, config, listener, lambda: ("", {}), lambda: b"")
         self.io = IoCalls(
-            self.calls,
-            ServerConfig(start_seconds=60, handshake_seconds=60, silent_peer_seconds=1e9),
-            listener,
+            config,
             self.inbox,
             self.to_reply.port("io-calls", limit=100_000),
-            lambda: None,
-            lambda: ("", {}),
-            lambda: b"",
+            lambda slot: None,
+            self.door,
         )
         self.io.defect = self.defects.append
-        self.pacer = Pacer(self.calls, PacerConfig(prebuffer_ms=20), self.wake_io)
+        self.pacer = Pacer(self.calls, PacerConfig(prebuffer_ms=20), [self.wake_io])
         self.reply = Reply(bout, self.calls, self.to_reply, ends, self.inbox.port("reply"))
         self._clock = bout.draws("clock")
         self._pause = bout.rng.choice((0.0001, 0.0005, 0.001))
@@ -284,4 +283,3 @@ def switchboard(
         crew.join("every thread ends once it is asked to")
         board.inbox.close()
         board.to_reply.close()
-        assert isinstance(board.io._listener, socket.socket), "made by listen"

@@ -226,7 +226,7 @@ def _server(
     setattr(server, "Silero", Loudness)  # noqa: B010  # the one part it makes by itself
     made = server.Server(config, verdict, parts, listener)
     if verdict.fallback:  # the GIL build: the same number of calls
-        made.io.limit = config.server.max_calls
+        made.door.limit = config.server.max_calls
     return made
 
 

@@ -82,8 +82,8 @@ def _round(bout: Bout, sessions: int, yields: Yields | None, number: int) -> Non
         callers.check()
         board.crew.wait(lambda: not board.io.legs and not board.io.doorways, "sockets are closed")
         board.crew.wait(lambda: not board.reply.talks, "every call that was opened is closed")
-        free = sorted(call.slot for call in board.io._free)
-        bout.expect(free == list(range(SLOTS)) and not board.io.live, f"free slots: {free}")
+        free = board.door.free()
+        bout.expect(free == list(range(SLOTS)) and not board.door.live, f"free slots: {free}")
         live = [call.slot for call in board.calls if call.live]
         bout.expect(not live, f"slots {live} are live with nobody on the line")
         ears.check()

@@ -71,7 +71,7 @@ def run(bout: Bout) -> None:
 
         callers.wait(over, "every caller was let in or refused", timeout=LIMIT)
         callers.check()
-        board.crew.wait(lambda: board.io.live == 0, "every line is given back")
+        board.crew.wait(lambda: board.door.live == 0, "every line is given back")
         _every_line_is_there(bout, board)
         admitted, refused = (sum(tally[kind] for tally in tallies) for kind in (0, 1))
         bout.expect(hall.most == LINES, f"at most {hall.most} of {LINES} lines were in use at once")

@@ -23,7 +23,7 @@ def call(slot=0, generation=LIVE):
 def pacer(*calls, prebuffer_ms=20, subticks=1, wakes=None):
     wakes = [] if wakes is None else wakes
     return Pacer(
-        calls, PacerConfig(prebuffer_ms=prebuffer_ms, subticks=subticks), lambda: wakes.append(1)
+        calls, PacerConfig(prebuffer_ms=prebuffer_ms, subticks=subticks), [lambda: wakes.append(1)]
     )
 
 

@@ -77,7 +77,7 @@ class Rig:
         self.fed = [bytearray() for _ in self.calls]
         self.at_wake = []  # (epoch, hold) of call 0 whenever io-calls was woken
 
-    def _wake_io(self):
+    def _wake_io(self, slot):
         self.at_wake.append((self.calls[0].epoch.at, self.calls[0].hold.at))
 
     def close(self):
