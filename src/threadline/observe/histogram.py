@@ -61,7 +61,7 @@ class Snapshot:
                     return self.max
                 low = self.bounds[i - 1] if i else 0.0
                 inside = low + (self.bounds[i] - low) * (wanted - below) / here
-                return min(inside, self.max)
+                return min(inside, self.bounds[i], self.max)  # rounding may pass the bound
             below += here
         return 0.0
 
