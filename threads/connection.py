@@ -69,11 +69,13 @@ class Leg(asyncio.Protocol):
 
     def ask(self, door: Door, head: bytes, early: bytes) -> None:
         """Ask for a line; the answer is sent, and what came early read, when we have a socket."""
-        self._ws.receive_data(head)
         self._early = early
+        self._ws.receive_data(head)
         for event in self._ws.events_received():
             assert isinstance(event, Request), "the head ends where the request does"
             self._shake_hands(door, event)
+        if self._ws.parser_exc is not None:
+            self.end(f"the peer broke the WebSocket protocol: {self._ws.parser_exc}")
 
     def move_to(self, io: IoCalls) -> None:
         """On the thread that has the slot, before anything else there."""
@@ -88,8 +90,10 @@ class Leg(asyncio.Protocol):
         sock = self._transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limit)
         self._io.seat(self)
+        self._flush()
         early, self._early = self._early, b""
-        self.data_received(early)
+        if early:
+            self.data_received(early)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Whoever closed it: the call is over."""
