@@ -1,6 +1,7 @@
 """Never one call too many, however many begin at the same instant.
 
-Ten thousand callers, many at a time, each on a connection of its own. A caller counts itself as
+Ten thousand callers, many at a time, each on a connection of its own; once with one io-calls
+thread, and once with two, of which one gives the lines of both away. A caller counts itself as
 on the line from the moment it is let in until before it begins to leave, so what the callers count
 is never more than what the server has given away.
 
@@ -55,8 +56,18 @@ class Hall:
 
 
 def run(bout: Bout) -> None:
+    for threads in (1, 2):
+        bout.setting = f"{threads} io-calls"
+        _race(bout, threads)
+
+
+def _race(bout: Bout, threads: int) -> None:
     starts = bout.many(STARTS)
-    with switchboard(bout, LINES) as board, disturbed(bout, ("collections", "stops", "switches")):
+    disturbances = ("collections", "stops", "switches")
+    with (
+        switchboard(bout, LINES, threads=threads) as board,
+        disturbed(bout, disturbances),
+    ):
         hall, callers = Hall(bout), Crew(bout)
         tallies = [[0, 0] for _ in range(DOORS)]
         for door in range(DOORS):
