@@ -31,7 +31,7 @@ fmt:
     ruff check --fix
     ruff format
 
-# Measure: ring, asr, batch, speech, endpoint, turns, cascade, tools or pacing.
+# Measure: ring, asr, batch, speech, endpoint, turns, cascade, tools, pacing or shards.
 bench NAME *ARGS:
     @shift && if [ "{{ NAME }}" = tools ]; then \
         set -- --gil-python "$(./justw --gil python -c 'import sys; print(sys.executable)')" "$@"; \

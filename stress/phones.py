@@ -191,7 +191,9 @@ class Phone:
             elif kind == 0x88:  # the server closes, and waits for our answer
                 self.leaving = True
                 self._write(b"\x88\x82" + bytes(4) + data[begin : begin + 2])
-            else:
+            elif (
+                kind != 0x8A or not self.leaving
+            ):  # the random bytes of one who leaves may be a ping
                 self._bout.forbid(f"phone {self.number} was sent a WebSocket frame {kind:#x}")
         self._data = data[at:]
 

@@ -96,8 +96,11 @@ def measure(
             found = [_round(made, callers, length) for length in (0.0, *seconds)][1:]
             defects = any(one.defects for one in made.supervisor.stages)
             bout.expect(not defects, "a stage raised")
-            bout.expect(made.io.opened == made.io.live == calls, "not every call was on")
-            bout.expect(made.vad.floors == calls * speaking, "the VAD heard something else")
+            bout.expect(made.door.opened == made.door.live == calls, "not every call was on")
+            bout.expect(
+                sum(vad.floors for vad in made.vads) == calls * speaking,
+                "the VAD heard something else",
+            )
             return found
         finally:
             crew.end()
@@ -106,10 +109,10 @@ def measure(
 
 
 def _round(made: server.Server, callers: Sequence[Caller], seconds: float) -> Found:
-    heard, said = sum(caller.sent for caller in callers), made.io.frames
+    heard, said = sum(caller.sent for caller in callers), made.ios[0].frames
     time.sleep(seconds)
     objects = gc.collect()
-    return Found(sum(caller.sent for caller in callers) - heard, made.io.frames - said, objects)
+    return Found(sum(caller.sent for caller in callers) - heard, made.ios[0].frames - said, objects)
 
 
 def _talk(crew: Crew, callers: Sequence[Caller], speaking: bool) -> None:

@@ -14,17 +14,18 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from threadline.config import Pacer as PacerConfig
 from threadline.config import Server as ServerConfig
 from threadline.talking.heard import Ledger, parse_mark
 from threadline.threads.calls import END_OF_CLAUSE, END_OF_REPLY, FRAME, Call
-from threadline.threads.io_calls import IoCalls, listen
+from threadline.threads.door import Door
+from threadline.threads.io_calls import IoCalls, io_threads, listen
 from threadline.threads.messages import (
     CallClosed,
     CallOpened,
@@ -35,6 +36,7 @@ from threadline.threads.messages import (
 )
 from threadline.threads.pacer import Pacer
 from threadline.threads.ring import AudioRing, Cursor
+from threadline.threads.shards import numbered, ports
 from threadline.threads.wake import Inbox, Outbox
 
 from . import pattern
@@ -178,38 +180,43 @@ class Switchboard:
     """The calls, the threads between them, and what is counted. Made by `switchboard`."""
 
     def __init__(
-        self, bout: Bout, crew: Crew, slots: int, yields: Yields | None, ends: float
+        self,
+        bout: Bout,
+        crew: Crew,
+        slots: int,
+        yields: Yields | None,
+        ends: float,
+        threads: int,
     ) -> None:
         self.bout, self.crew = bout, crew
         self.calls = [_call(bout, slot, yields) for slot in range(slots)]
-        self.inbox, self.to_reply = Inbox("io-calls"), Inbox("reply")
-        self.wake_io = self.inbox.wake if yields is None else yields.around(self.inbox.wake)
+        self.inboxes = [Inbox(name) for name in numbered("io-calls", threads)]
+        self.to_reply = Inbox("reply")
+        wakes = [inbox.wake for inbox in self.inboxes]
+        self._wakes = wakes if yields is None else [yields.around(wake) for wake in wakes]
         listener = listen("127.0.0.1", 0)
         self.address: tuple[str, int] = listener.getsockname()[:2]
         self.defects: list[BaseException] = []
-        self.io = IoCalls(
-            self.calls,
-            ServerConfig(start_seconds=60, handshake_seconds=60, silent_peer_seconds=1e9),
-            listener,
-            self.inbox,
-            self.to_reply.port("io-calls", limit=100_000),
-            lambda: None,
-            lambda: ("", {}),
-            lambda: b"",
+        config = ServerConfig(start_seconds=60, handshake_seconds=60, silent_peer_seconds=1e9)
+        self.door = Door(
+            self.calls, config, listener, lambda: ("", {}), lambda: b"", threads=threads
         )
-        self.io.defect = self.defects.append
-        self.pacer = Pacer(self.calls, PacerConfig(prebuffer_ms=20), self.wake_io)
-        self.reply = Reply(bout, self.calls, self.to_reply, ends, self.inbox.port("reply"))
+        self.ios = io_threads(config, self.inboxes, self.to_reply, lambda slot: None, self.door)
+        for io in self.ios:
+            io.defect = self.defects.append
+        self.pacer = Pacer(self.calls, PacerConfig(prebuffer_ms=20), self._wakes)
+        hang_up = ports(self.inboxes, "reply")
+        self.reply = Reply(bout, self.calls, self.to_reply, ends, hang_up)
         self._clock = bout.draws("clock")
         self._pause = bout.rng.choice((0.0001, 0.0005, 0.001))
 
-    def run_io(self) -> None:
-        self.io.begin()
+    def run_io(self, io: IoCalls) -> None:
+        io.begin()
         with suppress(PermissionError):
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         while not self.crew.over:
-            self.io.step()
-        self.io.finish()
+            io.step()
+        io.finish()
 
     def turn_clock(self) -> None:
         """One sub-tick, or a few as after a stall; then a moment for the others."""
@@ -226,8 +233,18 @@ class Switchboard:
             call.epoch.at += 1
         call.hold.at = 0
         if taken:
-            self.wake_io()
+            self._wakes[call.slot % len(self._wakes)]()
         return taken
+
+    @property
+    def frames(self) -> int:
+        """Written to sockets."""
+        return sum(io.frames for io in self.ios)
+
+    @property
+    def stale(self) -> int:
+        """Held back at the sockets."""
+        return sum(io.stale for io in self.ios)
 
     @property
     def in_flight(self) -> int:
@@ -267,12 +284,18 @@ def _call(bout: Bout, slot: int, yields: Yields | None) -> Call:
 
 @contextmanager
 def switchboard(
-    bout: Bout, slots: int, yields: Yields | None = None, ends: float = 0.02
+    bout: Bout,
+    slots: int,
+    yields: Yields | None = None,
+    ends: float = 0.02,
+    threads: int = 1,
 ) -> Iterator[Switchboard]:
-    """Threads that answer calls, for the length of a block. `ends`: see `Reply`."""
+    """Threads that answer calls, for the length of a block. `ends`: see `Reply`; `threads`: of
+    io-calls."""
     crew = Crew(bout)
-    board = Switchboard(bout, crew, slots, yields, ends)
-    crew.start("io-calls", board.run_io)
+    board = Switchboard(bout, crew, slots, yields, ends, threads)
+    for io in reversed(board.ios):
+        crew.start(io.name, partial(board.run_io, io))
     crew.loop("pacer", board.turn_clock)
     crew.loop("reply", board.reply.turn)
     try:
@@ -280,8 +303,9 @@ def switchboard(
         board.check()
     finally:
         crew.over = True
-        board.io.stop()
+        for io in board.ios:
+            io.stop()
         crew.join("every thread ends once it is asked to")
-        board.inbox.close()
+        for inbox in board.inboxes:
+            inbox.close()
         board.to_reply.close()
-        assert isinstance(board.io._listener, socket.socket), "made by listen"

@@ -37,6 +37,7 @@ from threadline.config import Server as ServerConfig
 from threadline.dialog.brain import Answer
 from threadline.listening.agreement import Word
 from threadline.observe.headroom import Headroom
+from threadline.observe.histogram import LATENESS_MS
 from threadline.threads import gil, logs, server
 from threadline.threads.asr_worker import Decoder
 from threadline.threads.calls import FRAME
@@ -232,9 +233,9 @@ def _server(
     )
     setattr(server, "Silero", Loudness)  # noqa: B010  # the one part it makes by itself
     made = server.Server(config, verdict, parts, listener)
-    made._headroom = _Undaunted(made.io.lateness.bounds, config.asr.queue)
+    made._headroom = _Undaunted(LATENESS_MS, config.asr.queue)
     if verdict.fallback:  # the GIL build: the same number of calls
-        made.io.limit = config.server.max_calls
+        made.door.limit = config.server.max_calls
     return made
 
 

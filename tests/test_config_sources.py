@@ -119,7 +119,8 @@ def other_value(setting: Setting) -> object:
     step = MULTIPLES.get(setting.name, 1)
     low, high = RANGES[setting.name]
     # one step off the default, to the side that keeps every pair in ORDER in order
-    up = setting.name not in {smaller for smaller, _, _ in ORDER} and setting.default < high
+    smaller = setting.name in {smaller for smaller, _, _ in ORDER}
+    up = setting.default == low or (not smaller and setting.default < high)
     if setting.kind is int:
         return setting.default + step if up else setting.default - step
     return (setting.default + high) / 2 if up else (setting.default + low) / 2
@@ -284,7 +285,10 @@ def test_a_value_that_cannot_be_used(toml, text: str, said: str) -> None:
         ("[pacer]\nzzzzzzzz = 1", "there are pacer.prebuffer_ms, pacer.subticks"),
         ("zzzzzzzz = 1", "there are gil, models"),
         ("[zzzzzzzz.q]\nx = 1", "there are gil, models"),
-        ("[server]\nthreads = 1", "there are endpoint.threads, asr.threads, tts.threads"),
+        (
+            "[server]\nthreads = 1",
+            "there are vad.threads, endpoint.threads, asr.threads, tts.threads",
+        ),
     ],
 )
 def test_a_key_that_does_not_exist(toml, text: str, nearest: str) -> None:
@@ -306,7 +310,9 @@ def test_a_variable_or_a_flag_that_does_not_exist() -> None:
 )
 def test_settings_that_contradict_each_other(smaller: str, larger: str, may_equal: bool) -> None:
     # both by flag: the larger at its default, or where the smaller one's range still goes past it
-    bound = {"vad.max_utterance_ms": 2000}.get(larger, SETTINGS[larger].default)
+    bound = {"vad.max_utterance_ms": 2000, "server.max_calls": 8}.get(
+        larger, SETTINGS[larger].default
+    )
     past = bound + (0.01 if SETTINGS[larger].kind is float else 1)
     apart = {"vad.min_speech_ms": 5000, "vad.interrupt_ms": 5000}  # no second contradiction
     flags = {**apart, larger: bound}

@@ -33,7 +33,8 @@
 
 A thread runs only when something needs it: tts when the voice is a local one, the recogniser when
 the ears are, io-vendors when a vendor is named, worker-1..N when an agent has tools or guards,
-traces when a collector is named.
+traces when a collector is named. Of io-calls and vad there may be several, which divide the calls
+among them (shards.py).
 
 One file a thread; each says at its top what wakes it, what it alone owns, what it reads and what
 it writes. io-vendors has one file more for each kind of vendor (vendor_*.py). What the threads

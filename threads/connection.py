@@ -1,12 +1,11 @@
-"""One caller's socket. Runs on the `io-calls` thread and nowhere else.
+"""One caller's socket. Runs on an `io-calls` thread and nowhere else.
 
-`Doorway` reads the head of whatever connects and decides: a carrier's WebSocket becomes a `Leg`,
-anything else is one HTTP request with one answer. Both are asyncio protocols without a task of
-their own: bytes in, bytes out, one dictionary of live legs in `io_calls.py`.
+A `Leg` is what becomes of a `Doorway` (door.py) behind which a carrier's WebSocket is. Both are
+asyncio protocols without a task of their own: bytes in, bytes out, one dictionary of live legs in
+`io_calls.py`.
 
-Bounds on what a peer may take of us: the handshake's time, the head's and the body's size, a
-message's size, the unsent bytes of a peer that has stopped reading, and the silence of one that
-has stopped sending. Each ends the connection with a reason.
+Bounds on what a peer may take of us: a message's size, the unsent bytes of a peer that has stopped
+reading, and the silence of one that has stopped sending. Each ends the connection with a reason.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
-import h11
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State as WebSocketState
@@ -34,151 +32,29 @@ from .messages import CallOpened, DigitPressed, FirstFrame, MarkReturned, Playba
 from .reply import end_mark
 
 if TYPE_CHECKING:
+    from .door import Door
     from .io_calls import IoCalls
 
-MAX_HEAD_BYTES = 16_384
-MAX_BODY_BYTES = 65_536
 CLOSING_SECONDS = 2.0
-METHODS = (b"GET", b"HEAD", b"POST")
-STREAM_PATH = "/twilio"
 
 log = logger("io-calls")
-
-
-class Doorway(asyncio.Protocol):
-    """A new connection, until it is known what it wants."""
-
-    def __init__(self, io: IoCalls) -> None:
-        self._io = io
-        self._head = bytearray()
-        self._http: h11.Connection | None = None
-        self._request: h11.Request | None = None
-        self._body = bytearray()
-        self._answered = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the clock of the handshake."""
-        self._transport = cast("asyncio.Transport", transport)
-        self._timer = self._io.loop.call_later(self._io.config.handshake_seconds, self._expire)
-        self._io.doorways.add(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The peer went away, or had its answer."""
-        self._timer.cancel()
-        self._io.doorways.discard(self)
-
-    def abort(self) -> None:
-        """The server is stopping."""
-        self._transport.abort()
-
-    def _expire(self) -> None:
-        if not self._answered:
-            log.info("no request in time", limit_s=self._io.config.handshake_seconds)
-        self._transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        """Collect the head; then hand over, or answer."""
-        if self._answered:
-            return  # read and forgotten: see _answer
-        if self._http is not None:
-            self._feed_http(data)
-            return
-        self._head += data
-        end = self._head.find(b"\r\n\r\n")
-        if end < 0 and len(self._head) <= MAX_HEAD_BYTES:
-            return
-        head = bytes(self._head[: max(0, end)])
-        target = head.split(b"\r\n", 1)[0].split(b" ")[1:2]
-        stream = target and target[0].split(b"?")[0] == STREAM_PATH.encode()
-        if stream and b"\nupgrade:" in head.lower():
-            self._become_leg()
-            return
-        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
-        self._feed_http(bytes(self._head))
-
-    def _become_leg(self) -> None:
-        self._timer.cancel()
-        self._io.doorways.discard(self)
-        leg = Leg(self._io)
-        self._transport.set_protocol(leg)
-        leg.connection_made(self._transport)
-        end = self._head.find(b"\r\n\r\n") + 4
-        leg.shake_hands(bytes(self._head[:end]))
-        if len(self._head) > end:
-            leg.data_received(bytes(self._head[end:]))
-
-    def _feed_http(self, data: bytes) -> None:
-        assert self._http is not None, "data_received made it"
-        self._http.receive_data(data)
-        try:
-            while (event := self._http.next_event()) is not h11.NEED_DATA:
-                if isinstance(event, h11.Request):
-                    self._request = event
-                elif isinstance(event, h11.Data):
-                    self._body += event.data
-                    if len(self._body) > MAX_BODY_BYTES:
-                        self._answer(413, "text/plain", b"The body is too large.\n")
-                        return
-                else:
-                    self._route()
-                    return
-        except h11.RemoteProtocolError as error:
-            self._answer(error.error_status_hint, "text/plain", f"{error}\n".encode())
-
-    def _route(self) -> None:
-        request = self._request
-        if request is None:  # the peer closed before it asked anything
-            self._transport.abort()
-            return
-        if request.method not in METHODS:
-            self._answer(405, "text/plain", b"GET, HEAD and POST are served here.\n")
-            return
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers
-        }
-        self._answer(
-            *self._io.answer(
-                request.method.decode("ascii"),
-                request.target.decode("latin-1"),
-                headers,
-                bytes(self._body),
-            )
-        )
-
-    def _answer(self, status: int, kind: str, body: bytes) -> None:
-        """One answer, and no more from our side.
-
-        The socket is left to the peer to close, until the handshake's time is over: to close it
-        on input that nobody has read resets the connection, and the peer loses the answer.
-        """
-        http = self._http
-        assert http is not None, "only asked after a request"
-        self._answered = True
-        head = [
-            ("Content-Type", kind),
-            ("Content-Length", str(len(body))),
-            ("Connection", "close"),
-        ]
-        out = http.send(h11.Response(status_code=status, headers=head)) or b""
-        if self._request is None or self._request.method != b"HEAD":
-            out += http.send(h11.Data(data=body)) or b""
-        out += http.send(h11.EndOfMessage()) or b""
-        self._transport.write(out)
-        self._transport.write_eof()
 
 
 class Leg(asyncio.Protocol):
     """One carrier stream: the WebSocket, the wire protocol, and what is on its way to the ear.
 
-    `pump` is the only place from which audio reaches a caller.
+    `pump` is the only place from which audio reaches a caller. It asks for a line on the thread
+    that has the door, and lives on the one that has its slot from then on.
     """
 
-    def __init__(self, io: IoCalls) -> None:
+    def __init__(self, io: IoCalls, transport: asyncio.Transport) -> None:
         self._io = io
+        self._transport = transport
         self._ws = ServerProtocol(max_size=io.config.max_message_bytes)
         self._splitter = Splitter(io.config.max_message_bytes)
         self._wire = TwilioLeg()
         self._unsent: list[bytes] = []  # text, in frames
+        self._early = b""  # what came behind the request
         self._message = bytearray()  # of a fragmented message
         self._rest = b""  # of caller audio, less than a frame
         self.call: Call | None = None  # reserved at the upgrade, live from `start`
@@ -194,15 +70,33 @@ class Leg(asyncio.Protocol):
 
     # -- the socket -----------------------------------------------------------------------------
 
+    def ask(self, door: Door, head: bytes, early: bytes) -> None:
+        """Ask for a line; the answer is sent, and what came early read, when we have a socket."""
+        self._early = early
+        self._ws.receive_data(head)
+        for event in self._ws.events_received():
+            assert isinstance(event, Request), "the head ends where the request does"
+            self._shake_hands(door, event)
+        if self._ws.parser_exc is not None:
+            self.end(f"the peer broke the WebSocket protocol: {self._ws.parser_exc}")
+
+    def move_to(self, io: IoCalls) -> None:
+        """On the thread that has the slot, before anything else there."""
+        self._io = io
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Bound what may wait to be sent."""
+        """Bound what may wait to be sent; then answer."""
         self._transport = cast("asyncio.Transport", transport)
         limit = self._io.config.max_write_bytes
         self._transport.set_write_buffer_limits(high=limit)
         # What the kernel holds for a peer counts as well; by itself it would hold megabytes.
         sock = self._transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limit)
-        self._io.legs.add(self)
+        self._io.seat(self)
+        self._flush()
+        early, self._early = self._early, b""
+        if early:
+            self.data_received(early)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Whoever closed it: the call is over."""
@@ -216,13 +110,6 @@ class Leg(asyncio.Protocol):
         """The write buffer is full: nobody reads at the other end."""
         self.drop(f"the peer stopped reading, {self._io.config.max_write_bytes} bytes are unsent")
         self._transport.abort()
-
-    def shake_hands(self, head: bytes) -> None:
-        """The request for a WebSocket, whole."""
-        self._io.working_on(self)
-        self._feed(head)
-        self._flush()
-        self._io.working_on(None)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the WebSocket."""
@@ -239,9 +126,7 @@ class Leg(asyncio.Protocol):
         """What is not a short text message: the protocol knows what to do."""
         self._ws.receive_data(data)
         for event in self._ws.events_received():
-            if isinstance(event, Request):
-                self._answer(event)
-            elif isinstance(event, Frame):
+            if isinstance(event, Frame):
                 self._frame(event)
         if self._ws.parser_exc is not None:
             self.end(f"the peer broke the WebSocket protocol: {self._ws.parser_exc}")
@@ -270,12 +155,14 @@ class Leg(asyncio.Protocol):
         self._transport.write(b"".join(self._unsent))
         self._unsent.clear()
 
-    def _answer(self, request: Request) -> None:
+    def _shake_hands(self, door: Door, request: Request) -> None:
         response = self._ws.accept(request)
         if response.status_code == 101:  # an upgrade that cannot be needs no slot
-            refusal = self._io.admit(self, request.path, dict(request.headers.raw_items()))
-            if refusal is not None:
-                status, reason = refusal
+            given = door.admit(request.path, dict(request.headers.raw_items()))
+            if isinstance(given, Call):
+                self.call = given
+            else:
+                status, reason = given
                 response = self._ws.reject(status, f"{reason}\n")
         self._ws.send_response(response)
 
@@ -343,7 +230,7 @@ class Leg(asyncio.Protocol):
         for at in range(0, whole, FRAME):
             call.heard.push(self.generation, 0, 0, 0, now, audio[at : at + FRAME])
         self._rest = audio[whole:]
-        self._io.wake_vad()
+        self._io.wake_vad(call.slot)
 
     def _mark(self, name: str) -> None:
         """A mark came back. One of an older epoch was flushed by our clear, or might have been."""

@@ -2,38 +2,41 @@
 
 Wakes on   its event loop: sockets; its inbox's eventfd, written by pacer (frames are due), vad
            (an epoch rose), reply (hang up) and the supervisor (drain).
-Owns       every caller socket and its wire state (connection.py), the free slots, admission.
+Owns       every caller socket and its wire state (connection.py); the free slots and admission
+           (door.py).
 Reads      a call's epoch; its `due` ring.
 Writes     a call's generation; its `heard` ring; opens, closes, marks and cuts to reply.
 
 The loop only moves bytes between sockets and rings. It is the single writer of every socket and
 the single allocator of slots, so the bound on calls is exact and the last check before a frame
 leaves is made where it leaves.
+
+There may be several, io-calls-1, -2, ..., each with a loop of its own and the slots of shards.py.
+The first one has the door: it answers what is plain HTTP, gives lines away, and hands a caller
+whose slot is another's to that one, socket and all, before a byte of the answer is sent. The
+others tell it when a line is free again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import os
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from urllib.parse import parse_qsl
 
 import uvloop
 
 from ..config import Server
-from ..errors import AddressError, ConfigError
+from ..errors import AddressError
 from ..observe.histogram import LATENESS_MS, Histogram
-from ..observe.prometheus import CONTENT_TYPE, Sample, counter, gauge, milliseconds
-from ..wire import signature, twiml
+from ..observe.prometheus import Sample, counter, milliseconds
 from .calls import Call
-from .connection import STREAM_PATH, Doorway, Leg
+from .connection import Leg
+from .door import Door, Doorway
 from .logs import logger
-from .messages import CallClosed, Drain, HangUp
+from .messages import CallClosed, Drain, Handed, HangUp, LineFreed
 from .realtime import MEDIA_PRIORITY, prepare_thread
-from .siblings import Siblings
 from .stalls import Pulse
 from .wake import Inbox, Outbox
 
@@ -44,10 +47,9 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
-Answer = tuple[int, str, bytes]
-_TEXT = "text/plain; charset=utf-8"
 _BACKLOG = 512  # connections that the kernel holds for us
 _ELSEWHERE_SECONDS = 0.02  # for a sibling to let somebody in
+_JOIN_SECONDS = 1.0  # for sockets on their way here when the thread ends
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -65,21 +67,25 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class IoCalls:
-    """See the module. `step` runs the event loop until `stop`."""
+    """See the module. `step` runs the event loop until `stop`.
 
-    name = "io-calls"
+    Args:
+        inbox: the stage has its name.
+        wake_vad: wakes the thread that hears a slot.
+        door: None when another thread has it.
+        ports: the first one's to each of the others, in their order; another's to the first.
+    """
 
     def __init__(
         self,
-        calls: Sequence[Call],
         config: Server,
-        listener: socket.socket,
         inbox: Inbox,
         to_reply: Outbox[object],
-        wake_vad: Callable[[], None],
-        readiness: Callable[[], tuple[str, dict[str, object]]],
-        metrics: Callable[[], bytes],
+        wake_vad: Callable[[int], None],
+        door: Door | None,
+        ports: Sequence[Outbox[object]] = (),
     ) -> None:
+        self.name = inbox.name
         self.config = config
         self.inbox = inbox
         self.to_reply = to_reply
@@ -89,17 +95,11 @@ class IoCalls:
         self.legs: set[Leg] = set()
         self.doorways: set[Doorway] = set()
         self.defect: Callable[[BaseException], None] = _raise
-        self.limit = len(calls)  # lowered by the supervisor when the GIL is back
-        self.strained = ""  # why no call is taken just now; written by watch
-        self.siblings: Siblings | None = None  # other processes that accept from this socket
-        self.draining = False
-        self._listener = listener
-        self._readiness = readiness
-        self._metrics = metrics
-        self._free = deque(calls)
+        self._door = door
+        self._ports = ports
         self._by_slot: dict[int, Leg] = {}
         self._server: asyncio.AbstractServer | None = None
-        self._accepted: set[asyncio.Task[object]] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
         self._on_leg: Leg | None = None  # being worked on
         # Reports.
         self.beat = 0
@@ -107,18 +107,11 @@ class IoCalls:
         self.frames = 0
         self.stale = 0
         self.clears = 0
-        self.opened = 0
-        self.refused = 0
 
     @property
     def on_call(self) -> Call | None:
         """The call being worked on, for the supervisor."""
         return None if self._on_leg is None else self._on_leg.call
-
-    @property
-    def live(self) -> int:
-        """Slots in use."""
-        return len(self._by_slot)
 
     def working_on(self, leg: Leg | None) -> None:
         """Remember whom a defect would concern."""
@@ -131,15 +124,8 @@ class IoCalls:
         prepare_thread(priority=MEDIA_PRIORITY)  # a due frame must not wait behind a decode
         asyncio.set_event_loop(self.loop)
         self.loop.set_exception_handler(self._on_defect)
-        if self.siblings is None:
-            doorway = self.loop.create_server(
-                lambda: Doorway(self), sock=self._listener, backlog=_BACKLOG
-            )
-            self._server = self.loop.run_until_complete(doorway)
-        else:
-            self._listener.setblocking(False)
-            self._watch_door()
-            self._tell_siblings()  # before the first caller: they leave him to us if they are full
+        if self._door is not None:
+            self._open(self._door)
         self.loop.add_reader(self.inbox.fileno(), self._woken)
         self.loop.add_reader(self.pulse.fileno(), self.pulse.answer)
         self.loop.call_later(1.0, self._sweep)
@@ -156,9 +142,14 @@ class IoCalls:
         """Close every socket."""
         if self._server is not None:
             self._server.close()
-        else:
-            self.loop.remove_reader(self._listener)
-            self._listener.close()
+        elif self._door is not None:
+            self.loop.remove_reader(self._door.listener)
+            self._door.listener.close()
+        for event in self.inbox.events():
+            if isinstance(event, Handed):
+                event.sock.close()
+        if self._connecting:
+            self.loop.run_until_complete(asyncio.wait(self._connecting, timeout=_JOIN_SECONDS))
         for leg in list(self.legs):
             leg.hang_up("the server is stopping")
             leg.abort()
@@ -169,38 +160,71 @@ class IoCalls:
         self.loop.run_until_complete(asyncio.sleep(0))  # connection_lost of what was aborted
         self.loop.close()
 
-    # -- the door, when several processes share it -----------------------------------------------
+    # -- the door ---------------------------------------------------------------------------------
 
-    def _watch_door(self) -> None:
-        self.loop.add_reader(self._listener, self._accept)
+    def _open(self, door: Door) -> None:
+        if door.siblings is None:
+            accepting = self.loop.create_server(
+                lambda: Doorway(self, door), sock=door.listener, backlog=_BACKLOG
+            )
+            self._server = self.loop.run_until_complete(accepting)
+        else:
+            door.listener.setblocking(False)
+            self._watch(door)
+            door.tell_siblings()  # before the first caller: they leave him to us if they are full
 
-    def _accept(self) -> None:
+    def _watch(self, door: Door) -> None:
+        self.loop.add_reader(door.listener, self._accept, door)
+
+    def _accept(self, door: Door) -> None:
         """Somebody is at the door: let him in, unless a sibling has a line for him and we not."""
-        assert self.siblings is not None, "without siblings the loop accepts by itself"
         # Who has been let in and not asked yet may want a line.
-        asking = len(self._accepted) + len(self.doorways)
-        full = self._busy() or self.live + asking >= self.limit
-        if full and self._elsewhere():
-            self.loop.remove_reader(self._listener)
-            self.loop.call_later(_ELSEWHERE_SECONDS, self._watch_door)
+        asking = len(self._connecting) + len(self.doorways)
+        full = door.busy() or door.live + asking >= door.limit
+        if full and door.elsewhere():
+            self.loop.remove_reader(door.listener)
+            self.loop.call_later(_ELSEWHERE_SECONDS, self._watch, door)
             return
         try:
-            peer, _ = self._listener.accept()
+            peer, _ = door.listener.accept()
         except OSError:  # a sibling was quicker, or he has left
             return
-        work = self.loop.connect_accepted_socket(lambda: Doorway(self), peer)
-        task: asyncio.Task[object] = self.loop.create_task(work)
-        self._accepted.add(task)
-        task.add_done_callback(self._accepted.discard)
+        self._connect(Doorway(self, door), peer)
 
-    def _elsewhere(self) -> bool:
-        """A sibling has a line free."""
-        return self.siblings is not None and self.siblings.another_is_free()
+    def _connect(self, protocol: Doorway | Leg, sock: socket.socket) -> None:
+        task = self.loop.create_task(self._connected(protocol, sock))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
 
-    def _tell_siblings(self) -> None:
-        if self.siblings is not None:
-            free = 0 if self._busy() else self.limit - self.live
-            self.siblings.tell(free, self.live, ready=not self._closed())
+    async def _connected(self, protocol: Doorway | Leg, sock: socket.socket) -> None:
+        try:
+            await self.loop.connect_accepted_socket(lambda: protocol, sock)
+        except OSError:
+            sock.close()
+            if isinstance(protocol, Leg):
+                protocol.end("the caller's connection was lost")
+
+    def place(self, leg: Leg, transport: asyncio.Transport) -> None:
+        """A peer who asked for a line is served here, unless his slot is another thread's.
+
+        Then he goes there, and this thread touches neither him nor his socket any more.
+        """
+        call = leg.call
+        whose = call.slot % (len(self._ports) + 1) if call is not None else 0
+        if not whose:
+            transport.set_protocol(leg)
+            leg.connection_made(transport)
+            return
+        sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        transport.set_protocol(asyncio.Protocol())  # that this one is closed is news for nobody
+        transport.abort()  # closes a descriptor; the connection lives on in ours
+        self._ports[whose - 1].put(Handed(leg, sock))
+
+    def seat(self, leg: Leg) -> None:
+        """A leg has its socket; its call, if it has one, can be told what concerns it."""
+        self.legs.add(leg)
+        if leg.call is not None:
+            self._by_slot[leg.call.slot] = leg
 
     # -- what the others want ---------------------------------------------------------------------
 
@@ -208,7 +232,8 @@ class IoCalls:
         """Something is due, or an epoch rose: look at every leg."""
         self.inbox.clear()
         self.beat += 1
-        self.to_reply.flush()
+        for outbox in (self.to_reply, *self._ports):
+            outbox.flush()
         for event in self.inbox.events():
             self._take(event)
         for leg in list(self._by_slot.values()):
@@ -222,9 +247,15 @@ class IoCalls:
             leg = self._by_slot.get(event.slot)
             if leg is not None and leg.generation == event.generation:
                 leg.hang_up(event.reason)
+        elif isinstance(event, Handed):
+            event.leg.move_to(self)
+            self._connect(event.leg, event.sock)
+        elif isinstance(event, LineFreed):
+            self._give_back(event.call)
         elif isinstance(event, Drain):
-            self.draining = True
-            self._tell_siblings()
+            if self._door is not None:
+                self._door.draining = True
+                self._door.tell_siblings()
             if event.now:
                 for leg in list(self._by_slot.values()):
                     leg.hang_up("the server is stopping")
@@ -233,51 +264,14 @@ class IoCalls:
         """Once a second: those who never start, and those who fell silent."""
         self.loop.call_later(1.0, self._sweep)
         self.beat += 1
-        self._tell_siblings()
+        if self._door is not None:
+            self._door.tell_siblings()
         now = time.monotonic()
         for leg in list(self.legs):
             if not leg.generation and now - leg.since > self.config.start_seconds:
                 leg.drop(f"no start within {self.config.start_seconds:g} s")
             elif leg.generation and now - leg.heard > self.config.silent_peer_seconds:
                 leg.drop(f"no audio for {self.config.silent_peer_seconds:g} s")
-
-    # -- admission ------------------------------------------------------------------------------
-
-    def admit(self, leg: Leg, path: str, headers: dict[str, str]) -> tuple[int, str] | None:
-        """Reserve a slot for this leg; or say with which status and sentence it is refused."""
-        lower = {name.lower(): value for name, value in headers.items()}
-        token = self.config.twilio_auth_token
-        if token:
-            url = signature.request_url(
-                path, lower, websocket=True, public_url=self.config.public_url
-            )
-            if not signature.valid(token, url, (), lower.get("x-twilio-signature")):
-                return self._refuse(403, "the request is not signed by the carrier")
-        busy = self._busy()
-        if busy:
-            return self._refuse(503, busy)
-        leg.call = self._free.popleft()
-        self._by_slot[leg.call.slot] = leg
-        self.opened += 1
-        self._tell_siblings()
-        return None
-
-    def _closed(self) -> str:
-        """Why no call is taken, however many lines are free."""
-        if self.draining:
-            return "this server is being stopped"
-        return self.strained
-
-    def _busy(self) -> str:
-        """Why no call can be taken now; empty when one can."""
-        if self.live >= self.limit:
-            return self._closed() or f"all {self.limit} lines are in use"
-        return self._closed()
-
-    def _refuse(self, status: int, reason: str) -> tuple[int, str]:
-        self.refused += 1
-        log.warning("call refused", status=status, reason=reason)
-        return status, reason
 
     def release(self, leg: Leg, reason: str) -> None:
         """A leg has ended: give its slot back, behind all others."""
@@ -292,64 +286,14 @@ class IoCalls:
         else:
             log.warning("stream ended before its call began", reason=reason)
         self._by_slot.pop(call.slot, None)
-        self._free.append(call)
-        self._tell_siblings()
-        self.wake_vad()
+        self._give_back(call)
+        self.wake_vad(call.slot)
 
-    # -- plain HTTP -----------------------------------------------------------------------------
-
-    def answer(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Answer:
-        """One HTTP request. `headers` have lower-case names."""
-        path = target.partition("?")[0]
-        if path == "/healthz":
-            return 200, _TEXT, b"ok\n"
-        if path == "/readyz":
-            return self._ready()
-        if path == "/metrics":
-            return 200, CONTENT_TYPE, self._metrics()
-        if path == "/twiml":
-            return self._twiml(method, target, headers, body)
-        if path == STREAM_PATH:
-            return 426, _TEXT, b"This is a WebSocket: connect a Twilio <Stream> to it.\n"
-        paths = f"{STREAM_PATH}, /twiml, /healthz, /readyz and /metrics"
-        return 404, _TEXT, f"Nothing is here. There are {paths}.\n".encode()
-
-    def _ready(self) -> Answer:
-        problem, facts = self._readiness()
-        problem = self._busy() or problem
-        if self.siblings is not None:
-            facts |= {"processes": self.siblings.count, "calls_in_all": self.siblings.live()}
-            if self._elsewhere():
-                problem = ""  # who connects is let in there
-        body = {
-            "ready": not problem,
-            "reason": problem,
-            "calls": self.live,
-            "limit": self.limit,
-            **facts,
-        }
-        return 503 if problem else 200, "application/json", json.dumps(body).encode() + b"\n"
-
-    def _twiml(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Answer:
-        form = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
-        public, token = self.config.public_url, self.config.twilio_auth_token
-        if token:
-            pairs = form if method == "POST" else ()
-            url = signature.request_url(target, headers, websocket=False, public_url=public)
-            if not signature.valid(token, url, pairs, headers.get("x-twilio-signature")):
-                return 403, _TEXT, b"The request is not signed by the carrier.\n"
-        if self._busy() and not self._elsewhere():
-            self.refused += 1
-            return 200, "text/xml", twiml.busy().encode()
-        stream = signature.request_url(STREAM_PATH, headers, websocket=True, public_url=public)
-        caller = {
-            name: value for name, value in form if name in ("From", "To") and value.isprintable()
-        }
-        try:
-            return 200, "text/xml", twiml.connect_stream(stream, caller).encode()
-        except ConfigError as error:
-            sentence = f"{error} Set server.public_url to the address the carrier reaches.\n"
-            return 500, _TEXT, sentence.encode()
+    def _give_back(self, call: Call) -> None:
+        if self._door is not None:
+            self._door.give_back(call)
+        else:
+            self._ports[0].put(LineFreed(call))
 
     # -- reports --------------------------------------------------------------------------------
 
@@ -360,23 +304,38 @@ class IoCalls:
             self.defect(error)
         leg, self._on_leg = self._on_leg, None
         if leg is not None:
-            leg.end("a defect in io-calls")
+            leg.end(f"a defect in {self.name}")
             leg.abort()
 
     def samples(self) -> Iterable[Sample]:
         """For /metrics, from the watch thread."""
-        yield gauge("threadline_calls", "Calls on the line.", self.live)
-        yield gauge("threadline_calls_limit", "Calls that are admitted.", self.limit)
         yield milliseconds(
             "threadline_frame_lateness_seconds",
             "From a frame's deadline to the write of its socket.",
             self.lateness,
         )
         for name, help_text, value in (
-            ("threadline_calls_opened_total", "Calls admitted.", self.opened),
-            ("threadline_calls_refused_total", "Calls refused.", self.refused),
             ("threadline_io_frames_total", "Frames written.", self.frames),
             ("threadline_io_clears_total", "Clears sent.", self.clears),
             ("threadline_io_stale_frames_total", "Frames of an older epoch held back.", self.stale),
         ):
             yield counter(name, help_text, value)
+
+
+def io_threads(
+    config: Server,
+    inboxes: Sequence[Inbox],
+    reply: Inbox,
+    wake_vad: Callable[[int], None],
+    door: Door,
+) -> list[IoCalls]:
+    """As many as there are inboxes; the first one has the door."""
+    first, *others = inboxes
+    to_others: list[Outbox[object]] = [inbox.port(first.name) for inbox in others]
+    return [
+        IoCalls(config, first, reply.port(first.name), wake_vad, door, to_others),
+        *(
+            IoCalls(config, one, reply.port(one.name), wake_vad, None, [first.port(one.name)])
+            for one in others
+        ),
+    ]

@@ -10,10 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextvars import Context
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..dialog.history import Message
 from ..dialog.tools import ToolCall, ToolSpec
 from ..listening.backchannel import Barge
+from .calls import Call
+
+if TYPE_CHECKING:
+    import socket
+
+    from .connection import Leg
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,24 @@ class CallClosed(Event):
     """The call is over and its slot is free."""
 
     reason: str
+
+
+# -- io-calls threads tell each other ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """A caller whom the door has given a line of yours: he and his socket are yours alone."""
+
+    leg: Leg
+    sock: socket.socket
+
+
+@dataclass(frozen=True, slots=True)
+class LineFreed:
+    """To the door: nobody has this slot any more."""
+
+    call: Call
 
 
 # -- vad tells reply and asr -----------------------------------------------------------------

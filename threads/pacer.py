@@ -4,7 +4,8 @@ Wakes on   a timerfd with absolute deadlines, several times per 20 ms: calls are
            these sub-ticks so that hundreds of frames do not fall on one instant.
 Owns       the clock, and for each call whether an answer is being played.
 Reads      a call's generation, hold and epoch; its `outgoing` ring.
-Writes     its `due` ring, its `playing` cursor; wakes io-calls once per sub-tick.
+Writes     its `due` ring, its `playing` cursor; wakes io-calls once per sub-tick, of several
+           io-calls those that have a frame to send.
 
 Strictly real time: at most one frame per call and tick. A frame that is late is sent once and
 the schedule stays where it was; nothing is ever sent in a burst to catch up. That is what makes
@@ -46,12 +47,16 @@ class _Line:
 
 
 class Pacer:
-    """See the module. `step` is one sub-tick, or as many as were missed."""
+    """See the module. `step` is one sub-tick, or as many as were missed.
+
+    `wakes_io`: one for each io-calls thread (shards.py). When their number divides that of the
+    sub-ticks, each sub-tick is about the calls of one of them, and costs one wake-up as ever.
+    """
 
     name = "pacer"
 
     def __init__(
-        self, calls: Sequence[Call], config: PacerConfig, wake_io: Callable[[], None]
+        self, calls: Sequence[Call], config: PacerConfig, wakes_io: Sequence[Callable[[], None]]
     ) -> None:
         self.lines = [_Line(call) for call in calls]
         self.on_call: Call | None = None
@@ -59,8 +64,9 @@ class Pacer:
         self.rights: RealtimeRights | None = None
         self._subticks = config.subticks
         self._interval = TICK_NS // config.subticks
-        self._phases = [self.lines[phase :: config.subticks] for phase in range(config.subticks)]
-        self._wake_io = wake_io
+        self._shares = [
+            (self._phases(number, len(wakes_io)), wake) for number, wake in enumerate(wakes_io)
+        ]
         self._timer = -1
         self._start = 0
         self._ticks = 0
@@ -98,14 +104,26 @@ class Pacer:
         self._ticks += expired
         late = min(expired, self._subticks)
         self.gaps += expired - late
-        released = 0
-        for tick in range(self._ticks - late, self._ticks):
-            deadline = self._start + tick * self._interval
-            for line in self._phases[tick % self._subticks]:
-                released += self._tick(line, deadline)
-        if released:
-            self._wake_io()
-            self.frames += released
+        for phases, wake in self._shares:
+            released = 0
+            for tick in range(self._ticks - late, self._ticks):
+                deadline = self._start + tick * self._interval
+                for line in phases[tick % self._subticks]:
+                    released += self._tick(line, deadline)
+            if released:
+                wake()
+                self.frames += released
+
+    def _phases(self, number: int, threads: int) -> list[list[_Line]]:
+        """The lines of one io-calls thread, by the sub-tick on which each has its turn."""
+        return [
+            [
+                line
+                for line in self.lines[phase :: self._subticks]
+                if line.call.slot % threads == number
+            ]
+            for phase in range(self._subticks)
+        ]
 
     def _tick(self, line: _Line, deadline: int) -> int:
         """One call's 20 ms. Returns frames released, 0 or 1."""

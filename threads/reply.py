@@ -372,7 +372,7 @@ class ReplyStage:
     def _apologise(self, line: Line, stage: str) -> None:
         """A stage raised: say sorry with audio made before the first call, and hang up."""
         if line.failed:
-            if stage in _SPEAKING:  # the apology cannot be said either
+            if stage.startswith(_SPEAKING):  # the apology cannot be said either
                 line.hang_up = line.hang_up or f"a defect in {stage}"
                 self._orders.hang_up(line)
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,19 +24,23 @@ from ..errors import Exit
 from ..listening.silero import Silero
 from ..listening.smart_turn import SmartTurn
 from ..observe.headroom import Headroom
-from ..observe.prometheus import Sample, gauge, merge
+from ..observe.histogram import LATENESS_MS, joined
+from ..observe.prometheus import Sample, added, gauge, merge
 from ..talking.clauses import ClauseCutter
 from . import logs
 from .asr import AsrStage
 from .asr_process import Recogniser
 from .calls import Call
+from .door import Door
 from .endpoint import EndpointStage
 from .gil import Flip, GilWatch, Verdict
-from .io_calls import IoCalls
+from .io_calls import io_threads
 from .io_vendors import IoVendors
+from .messages import Drain
 from .pacer import Pacer
 from .realtime import lock_memory
 from .reply import ReplyStage
+from .shards import numbered, ports, waking
 from .siblings import Siblings
 from .stalls import LIMIT_MS
 from .supervisor import Running, Stage, Supervisor
@@ -89,9 +93,18 @@ class Server:
         self._gil = GilWatch(verdict)
         self._refused = False  # the GIL came on late, and the policy is `refuse`
         self.inboxes: dict[str, Inbox] = {}
-        self._make_stages(config, verdict, parts, listener)
-        self.io.siblings = self._siblings = siblings
-        self._headroom = Headroom(self.io.lateness.bounds, config.asr.queue * config.asr.workers)
+        self._siblings = siblings
+        self.door = Door(
+            self.calls,
+            config.server,
+            listener,
+            self._readiness,
+            lambda: self.watch.page,
+            siblings,
+            config.server.io_threads,
+        )
+        self._make_stages(config, verdict, parts)
+        self._headroom = Headroom(LATENESS_MS, config.asr.queue * config.asr.workers)
         if verdict.fallback:
             self._fall_back()
         self.traces = Traces(config.observe.otlp) if config.observe.otlp else None
@@ -99,10 +112,15 @@ class Server:
         if self.traces is not None:
             self.reply.stats.traces = self.traces.ring
         running = self._running()
-        collector = Collector(lambda: self.io.live)
+        collector = Collector(lambda: self.door.live)
         self.watch = Watch(
             stages=[one.watched() for one in running],
-            sources=[*(one.stage.samples for one in running), self._samples, *traced],
+            sources=[
+                lambda: added(self._stage_samples()),
+                self.door.samples,
+                self._samples,
+                *traced,
+            ],
             collector=collector,
             gil_sample=self._gil.sample,
             gil_changed=self._gil_changed,
@@ -110,23 +128,28 @@ class Server:
             each_second=self._look,
             publish=self._publish,
         )
-        drains: Outbox[object] = self.inboxes["io-calls"].port("supervisor")
+        drains: list[Outbox[object]] = [io.inbox.port("supervisor") for io in self.ios]
+
+        def drain(event: Drain) -> None:
+            for port in drains:
+                port.put(event)
+
         self.supervisor = Supervisor(
             stages=running,
             watch=self.watch,
             collector=collector,
-            drain=drains.put,
-            live=lambda: self.io.live,
+            drain=drain,
+            live=lambda: self.door.live,
             drain_seconds=config.server.drain_seconds,
         )
 
-    def _make_stages(
-        self, config: Config, verdict: Verdict, parts: Parts, listener: socket.socket
-    ) -> None:
+    def _make_stages(self, config: Config, verdict: Verdict, parts: Parts) -> None:
         """Every port is made here: one ring for each pair of threads that talk."""
         calls = self.calls
-        vad, asr, reply, io = (self._inbox(name) for name in ("vad", "asr", "reply", "io-calls"))
-        self.endpoint = self._make_endpoint(config, parts, vad)
+        vads = [self._inbox(name) for name in numbered("vad", config.vad.threads)]
+        asr, reply = self._inbox("asr"), self._inbox("reply")
+        ios = [self._inbox(name) for name in numbered("io-calls", config.server.io_threads)]
+        self.endpoint = self._make_endpoint(config, parts, vads)
         self.vendors = self._make_vendors(config, parts)
         self.tts = self._make_voice(config, parts)
         self.workers, crew = self._make_workers(config, parts)
@@ -138,7 +161,7 @@ class Server:
             self._make_recogniser(config, verdict, parts),
             asr,
             reply.port("asr"),
-            vad.port("asr"),
+            ports(vads, "asr"),
             self.endpoint.inbox.port("asr") if self.endpoint else None,
             to_vendors.port("asr") if to_vendors and hears else None,
         )
@@ -149,34 +172,28 @@ class Server:
             parts.brain,
             replace(config.talk, protect_greeting=protected),
             reply,
-            io.port("reply"),
+            ports(ios, "reply"),
             self._voices(config),
             to_vendors.port("reply") if to_vendors else None,
             crew,
             lambda: self.tts.apology if self.tts else reorder(),
         )
-        self.vad = VadStage(
-            calls,
-            config.vad,
-            config.endpoint,
-            Silero(parts.silero, len(calls)),
-            vad,
-            asr.port("vad"),
-            reply.port("vad"),
-            io.wake,
-            self.endpoint is not None,
-        )
-        self.pacer = Pacer(calls, config.pacer, io.wake)
-        self.io = IoCalls(
-            calls,
-            config.server,
-            listener,
-            io,
-            reply.port("io-calls"),
-            vad.wake,
-            self._readiness,
-            lambda: self.watch.page,
-        )
+        self.vads = [
+            VadStage(
+                calls[number :: len(vads)],
+                config.vad,
+                config.endpoint,
+                Silero(parts.silero, len(calls)),
+                vad,
+                asr.port(vad.name),
+                reply.port(vad.name),
+                waking(ios),
+                self.endpoint is not None,
+            )
+            for number, vad in enumerate(vads)
+        ]
+        self.pacer = Pacer(calls, config.pacer, [io.wake for io in ios])
+        self.ios = io_threads(config.server, ios, reply, waking(vads), self.door)
 
     def _inbox(self, name: str) -> Inbox:
         made = self.inboxes[name] = Inbox(name)
@@ -194,7 +211,9 @@ class Server:
             deadline_seconds=config.asr.deadline_seconds,
         )
 
-    def _make_endpoint(self, config: Config, parts: Parts, vad: Inbox) -> EndpointStage | None:
+    def _make_endpoint(
+        self, config: Config, parts: Parts, vads: Sequence[Inbox]
+    ) -> EndpointStage | None:
         model, settings = parts.smart_turn, config.endpoint
         if model is None or settings.mode == "silence":
             return None
@@ -202,7 +221,7 @@ class Server:
             settings,
             lambda: SmartTurn(model, threads=settings.threads),
             self._inbox("endpoint"),
-            vad.port("endpoint"),
+            ports(vads, "endpoint"),
         )
 
     def _make_vendors(self, config: Config, parts: Parts) -> IoVendors | None:
@@ -280,11 +299,12 @@ class Server:
         if self.vendors is not None:
             vendors = self.vendors
             running.append(made(vendors, vendors.stop, vendors.pulse.awake, SDK_MS))
-        running += [with_inbox(self.reply), with_inbox(self.vad)]
+        running += [with_inbox(self.reply), *(with_inbox(vad) for vad in self.vads)]
         running.append(made(self.pacer, lambda: None, lambda now: self.pacer.awake))  # a timer's
-        io = made(self.io, self.io.stop, self.io.pulse.awake)
-        self.io.defect = io.blame
-        return [*running, io]
+        for io in reversed(self.ios):  # the one with the door last
+            running.append(made(io, io.stop, io.pulse.awake))
+            io.defect = running[-1].blame
+        return running
 
     def start(self) -> None:
         """Start every thread. Raises the reason, in one sentence, when one cannot."""
@@ -292,7 +312,7 @@ class Server:
             self.traces.start()
         self.supervisor.start()
         host, port = self.address
-        log.info("listening", host=host, port=port, calls=self.io.limit)
+        log.info("listening", host=host, port=port, calls=self.door.limit)
         verdict = self._gil.verdict
         log.info("gil", policy=verdict.policy, verdict=verdict.sentence, remedy=verdict.remedy)
         if self.pacer.rights is not None:
@@ -312,7 +332,8 @@ class Server:
             inbox.close()
         self.watch.close()
         self.supervisor.close()
-        self.io.pulse.close()
+        for io in self.ios:
+            io.pulse.close()
         if self.vendors is not None:
             self.vendors.pulse.close()
         return ended
@@ -351,7 +372,7 @@ class Server:
 
     def _fall_back(self) -> None:
         """Each of these is one store that its thread reads on its next turn."""
-        self.io.limit = max(1, self._config.server.max_calls // FALLBACK_SHARE)
+        self.door.limit = max(1, self._config.server.max_calls // FALLBACK_SHARE)
         self.pacer.prebuffer *= FALLBACK_PREBUFFER
         if self.asr.recogniser is not None:
             self.asr.recogniser.placement = "process"
@@ -360,8 +381,8 @@ class Server:
         """Once a second, on the watch thread: is there room for further calls?"""
         before = self._headroom.reason
         waited = max(0.0, now - self.asr.oldest) if self.asr.oldest else 0.0
-        counts = self.io.lateness.snapshot().counts
-        reason = self.io.strained = self._headroom.look(now, counts, waited, self.asr.queued)
+        counts = joined([io.lateness for io in self.ios]).snapshot().counts
+        reason = self.door.strained = self._headroom.look(now, counts, waited, self.asr.queued)
         if bool(reason) != bool(before):
             log.warning("admission", closed=bool(reason), reason=reason or before)
 
@@ -377,13 +398,17 @@ class Server:
         """What waits in the rings, for the report of a stall."""
         return {"depths": {name: inbox.depth() for name, inbox in self.inboxes.items()}}
 
+    def _stage_samples(self) -> Iterable[Sample]:
+        for running in self.supervisor.stages:
+            yield from running.stage.samples()
+
     def _samples(self) -> Iterable[Sample]:
         """For the metrics page: what the return of the GIL changes."""
         fallback = float(self._gil.verdict.fallback)
         yield gauge("threadline_fallback", "1 in fallback mode: the GIL is on.", fallback)
         held = self.pacer.prebuffer * FRAME_SECONDS
         yield gauge("threadline_prebuffer_seconds", "Audio held before an answer begins.", held)
-        strained = float(bool(self.io.strained))
+        strained = float(bool(self.door.strained))
         yield gauge("threadline_strained", "1 while no call is taken for want of room.", strained)
 
 

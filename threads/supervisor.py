@@ -1,8 +1,9 @@
 """Starts the threads, keeps them going, and ends them in order. Runs on the main thread.
 
 Start: everything shared is made first; then the threads that are asked, before those that ask:
-log, worker-N, asr, tts, endpoint, io-vendors, reply, vad, pacer, io-calls, watch. A stage that
-cannot begin stops the start with its one sentence.
+log, worker-N, asr, tts, endpoint, io-vendors, reply, vad, pacer, io-calls, watch; of several
+io-calls the one that has the door is the last. A stage that cannot begin stops the start with its
+one sentence.
 
 A stage that raises ends one call, the one it was working on, with a spoken apology where that is
 possible; the thread goes on. The catch-all is in `Running._run`; other than that, whatever a

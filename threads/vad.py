@@ -12,6 +12,8 @@ It is the only authority on whether the caller has the floor and on where a turn
 advise. Audio of all calls is judged in one batch: one window of each call per run of the model.
 What asr is given of an utterance begins with its onset: words are wanted before the floor is
 taken.
+
+There may be several, vad-1, vad-2, ..., each with a model and the calls of its own (shards.py).
 """
 
 from __future__ import annotations
@@ -95,10 +97,8 @@ class VadStage:
     """See the module. `step` is one wake-up: drain every call, judge, tell.
 
     `judged`: somebody judges each pause (threads/endpoint.py); without, every turn ends after the
-    same silence.
+    same silence. `calls`: those that this thread hears; `wake_io` takes a slot.
     """
-
-    name = "vad"
 
     def __init__(
         self,
@@ -109,13 +109,14 @@ class VadStage:
         inbox: Inbox,
         to_asr: Outbox[object],
         to_reply: Outbox[object],
-        wake_io: Callable[[], None],
+        wake_io: Callable[[int], None],
         judged: bool,
     ) -> None:
+        self.name = inbox.name
         self.inbox = inbox
         self.on_call: Call | None = None
         default = _default_patience(config, endpoint, judged)
-        self._ears = [_Ear(call, SpeechMachine(config, *default)) for call in calls]
+        self._ears = {call.slot: _Ear(call, SpeechMachine(config, *default)) for call in calls}
         self._silero = silero
         self._to_asr = to_asr
         self._to_reply = to_reply
@@ -155,7 +156,7 @@ class VadStage:
         # Free slots are passed over here, without a call: there may be hundreds of them.
         full = [
             ear
-            for ear in self._ears
+            for ear in self._ears.values()
             if (ear.call.generation.at & 1 or ear.generation & 1) and self._collect(ear)
         ]
         self._batch = len(full)
@@ -261,7 +262,7 @@ class VadStage:
                 call.epoch.at += 1  # before hold is lifted: see calls.py
                 call.hold.at = 0
                 self.floors += 1
-                self._wake_io()  # it sends the carrier's clear
+                self._wake_io(call.slot)  # it sends the carrier's clear
                 self._to_reply.put(FloorTaken(call.slot, ear.generation, call.epoch.at, now))
             case Lapsed():
                 self.resumes += call.playing.at & call.hold.at

@@ -21,6 +21,7 @@ class Server:
     port: int = 8080
     max_calls: int = 64  # of one process
     processes: int = 1  # that share the port
+    io_threads: int = 1  # of one process, among which the callers' sockets are divided
     public_url: str = ""  # what the carrier reaches, as wss://host; empty: taken from the request
     twilio_auth_token: str = field(
         default="", repr=False
@@ -51,6 +52,7 @@ class Vad:
     preroll_ms: int = 300
     max_utterance_ms: int = 28_000
     batch_ms: int = 8  # the VAD thread's nap between two batches; 2 with few calls, 16 with many
+    threads: int = 1  # among which the calls are divided
 
 
 @dataclass(frozen=True, slots=True)

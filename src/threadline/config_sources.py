@@ -50,6 +50,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "server.port": (0, 65_535),  # 0: any free one
     "server.max_calls": (1, 1000),
     "server.processes": (1, 64),
+    "server.io_threads": (1, 16),
     "server.handshake_seconds": (0.1, 60),
     "server.start_seconds": (0.1, 120),
     "server.silent_peer_seconds": (1, 3600),
@@ -70,6 +71,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "vad.preroll_ms": (0, 2000),
     "vad.max_utterance_ms": (1000, 30_000),  # Whisper's window
     "vad.batch_ms": (1, 32),  # one window of the model
+    "vad.threads": (1, 16),
     "endpoint.complete_ms": (1, 10_000),
     "endpoint.patient_ms": (1, 10_000),
     "endpoint.dictation_ms": (1, 10_000),
@@ -107,6 +109,8 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 # (smaller, larger, whether they may be equal)
 ORDER = (
+    ("server.io_threads", "server.max_calls", True),
+    ("vad.threads", "server.max_calls", True),
     ("vad.release", "vad.threshold", True),
     ("vad.pause_threshold", "vad.threshold", True),
     ("vad.onset_ms", "vad.min_speech_ms", True),

@@ -1,8 +1,8 @@
 """One call slot with the production stages around it, for the models.
 
-`Pacer.advance`, `VadStage._act` and `_collect`, `IoCalls._woken`, `admit` and `release`, `Leg`'s
-`_start`, `pump` and `end`, `ReplyStage.step` run as they are; around them stand a recorder for
-the socket and, where reply itself is not looked at, a few lines that fill the outgoing ring.
+`Pacer.advance`, `VadStage._act` and `_collect`, `IoCalls._woken` and `release`, `Door.admit`,
+`Leg`'s `_start`, `pump` and `end`, `ReplyStage.step` run as they are; around them stand a recorder
+for the socket and, where reply itself is not looked at, a few lines that fill the outgoing ring.
 Frames bear the epoch and the generation they were made under, so what the recorder holds tells
 who heard what.
 """
@@ -88,7 +88,15 @@ class Scene:
         to_asr = SimpleNamespace(put=lambda _: None)
         to_reply = self.to_reply("vad")
         stage = vad.VadStage(
-            [self.call], Vad(), Endpoint(), silero, self.vad_box, to_asr, to_reply, wake_io, False
+            [self.call],
+            Vad(),
+            Endpoint(),
+            silero,
+            self.vad_box,
+            to_asr,
+            to_reply,
+            lambda slot: wake_io(),
+            False,
         )
         stage._ears[0].generation = self.call.generation.at
         return stage
@@ -99,7 +107,7 @@ class Scene:
 
     def pacer(self, wake_io: Callable[[], None]) -> Any:
         pacer = self.code.stage("pacer")
-        stage = pacer.Pacer([self.call], Pacer(prebuffer_ms=20, subticks=1), wake_io)
+        stage = pacer.Pacer([self.call], Pacer(prebuffer_ms=20, subticks=1), [wake_io])
         stage.lateness = SimpleNamespace(observe=lambda _: None)
         return stage
 
@@ -157,24 +165,23 @@ class Scene:
         connection.TwilioLeg, connection.ServerProtocol = Wire, Socket
         io = object.__new__(io_calls.IoCalls)
         io.config = SimpleNamespace(max_message_bytes=0, twilio_auth_token="")
+        io._door = self.code.stage("door").Door([self.call], io.config, None, None, None)
+        io._ports = ()
         io.inbox = self.io_box
         io.to_reply = self.to_reply("io-calls")
-        io.wake_vad = self.vad_box.wake
+        io.wake_vad = lambda slot: self.vad_box.wake()
         io.legs, io._by_slot = set(), {}
-        io._free = io_calls.deque([self.call])
         io.lateness = SimpleNamespace(observe=lambda _: None)
-        io.limit, io.draining = 1, False
-        io.strained, io.siblings = "", None
-        io.beat = io.frames = io.stale = io.clears = io.opened = io.refused = 0
+        io.beat = io.frames = io.stale = io.clears = 0
         io._on_leg = None
         return io
 
     def leg(self, io: Any, *, generation: int = 0) -> Any:
         """A carrier's stream that was admitted; live already when it has a generation."""
-        leg = self.code.stage("connection").Leg(io)
-        leg._transport = _CLOSING
-        refusal = io.admit(leg, "", {})
-        demand(refusal is None, f"a free slot is refused: {refusal}")
+        leg = self.code.stage("connection").Leg(io, _CLOSING)
+        leg.call = io._door.admit("", {})
+        demand(leg.call is self.call, f"a free slot is refused: {leg.call}")
+        io.seat(leg)
         leg.generation = generation
         return leg
 

@@ -82,8 +82,8 @@ def _here(bout: Bout) -> None:
     server = make(CALLS, brain=brain)
     leaks, looks = brain.leaks, 0
     shared: dict[str, object] = {}
-    io = server.io
-    wake_vad, readiness = io.wake_vad, io._readiness
+    (io,), door = server.ios, server.door
+    wake_vad, readiness = io.wake_vad, door._readiness
 
     def look() -> None:
         """In the callback of a socket."""
@@ -93,16 +93,16 @@ def _here(bout: Bout) -> None:
         if found != shared.setdefault("as it was", found):
             leaks.append(f"the sockets' context is {found}, and was {shared}")
 
-    def wake() -> None:
+    def wake(slot: int) -> None:
         if io._on_leg is not None and not io._on_leg.closed:  # else it is another callback
             look()
-        wake_vad()
+        wake_vad(slot)
 
     def ready() -> tuple[str, dict[str, object]]:
         look()
         return readiness()
 
-    io.wake_vad, io._readiness = wake, ready
+    io.wake_vad, door._readiness = wake, ready
     server.start()
     over = threading.Event()
 
@@ -117,7 +117,7 @@ def _here(bout: Bout) -> None:
         for _ in range(bout.many(BLOCKS)):
             with disturbed(bout, ("churn", "collections", "stops", "switches")):
                 converse(bout, server.address, CALLS, HUMS)
-                bout.until(lambda: io.live == 0, "all calls are over")
+                bout.until(lambda: door.live == 0, "all calls are over")
     finally:
         over.set()
         asker.join()

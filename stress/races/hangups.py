@@ -53,7 +53,7 @@ def run(bout: Bout) -> None:
 def _round(bout: Bout, sessions: int, yields: Yields | None, number: int) -> None:
     before = _sockets()
     done: Counter[str] = Counter()
-    with switchboard(bout, SLOTS, yields) as board:
+    with switchboard(bout, SLOTS, yields, threads=bout.rng.choice((1, 2))) as board:
         board.reply.rude = True
         rng = bout.draws(f"vad {number}")
 
@@ -80,10 +80,13 @@ def _round(bout: Bout, sessions: int, yields: Yields | None, number: int) -> Non
 
         callers.wait(over, "all callers have left", timeout=LIMIT)
         callers.check()
-        board.crew.wait(lambda: not board.io.legs and not board.io.doorways, "sockets are closed")
+        board.crew.wait(
+            lambda: not any(io.legs or io.doorways for io in board.ios), "sockets are closed"
+        )
         board.crew.wait(lambda: not board.reply.talks, "every call that was opened is closed")
-        free = sorted(call.slot for call in board.io._free)
-        bout.expect(free == list(range(SLOTS)) and not board.io.live, f"free slots: {free}")
+        board.crew.wait(lambda: board.door.live == 0, "every line is given back")
+        free = board.door.free()
+        bout.expect(free == list(range(SLOTS)), f"free slots: {free}")
         live = [call.slot for call in board.calls if call.live]
         bout.expect(not live, f"slots {live} are live with nobody on the line")
         ears.check()

@@ -13,8 +13,8 @@ FORBIDDEN   a frame or mark of an older epoch after the clear; a frame of a newe
             + in flight; a cut that reports another clause or more or less audio than had come out
             of the socket, and a ledger that takes other words for heard than were sent.
 
-Perturbed   rings of 1 to 5 cells and of 128; cursors next to the wrap; yields at each access and
-            wake; bursts of the pacer's clock; anything of perturb.py.
+Perturbed   one io-calls thread or two; rings of 1 to 5 cells and of 128; cursors next to the wrap;
+            yields at each access and wake; bursts of the pacer's clock; anything of perturb.py.
 Seed        draws all of these, the interruptions and what is said.
 """
 
@@ -56,7 +56,8 @@ def run(bout: Bout) -> None:
 
 def _round(bout: Bout, wanted: int, yields: Yields | None) -> None:
     before = dict(bout.counts)
-    with switchboard(bout, CALLS, yields) as board:
+    threads = bout.rng.choice((1, 2))
+    with switchboard(bout, CALLS, yields, threads=threads) as board:
         exchanges = [Exchange() for _ in range(EXCHANGES)]
         phones = [_phone(bout, board, number, exchanges) for number in range(CALLS)]
         for number, exchange in enumerate(exchanges):
@@ -78,7 +79,7 @@ def _round(bout: Bout, wanted: int, yields: Yields | None) -> None:
             talk = next(t for t in board.reply.talks.values() if t.number == phone.number)
             _compare(bout, phone, talk)
         full = sum(phone.clears for phone in phones if phone.full)
-        stale = board.pacer.stale, board.io.stale
+        stale = board.pacer.stale, board.stale
         cuts = sum(len(talk.cuts) for talk in board.reply.talks.values())
     for exchange in exchanges:
         exchange.close()
@@ -128,16 +129,16 @@ def _settle(bout: Bout, board: Switchboard, phones: list[Phone]) -> None:
     def accounted() -> bool:
         # END_OF_REPLY is a record, too, and comes out as a mark.
         return board.reply.pushed == (
-            board.io.frames + _ends(phones) + board.pacer.stale + board.io.stale
-        ) and board.io.frames == sum(phone.frames for phone in phones)
+            board.frames + _ends(phones) + board.pacer.stale + board.stale
+        ) and board.frames == sum(phone.frames for phone in phones)
 
     try:
         board.crew.wait(accounted, "the books are closed", timeout=10)
     except AssertionError:
         bout.forbid(
             f"{board.reply.pushed} pushed, but {sum(p.frames for p in phones)} frames and "
-            f"{_ends(phones)} ends heard, {board.io.frames} sent, "
-            f"{board.pacer.stale} + {board.io.stale} stale"
+            f"{_ends(phones)} ends heard, {board.frames} sent, "
+            f"{board.pacer.stale} + {board.stale} stale"
         )
 
 

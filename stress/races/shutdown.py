@@ -195,7 +195,7 @@ class _States:
         self._ready(server)
         for _ in range(CALLS):
             self._call(server).hum()
-        self._bout.until(lambda: server.io.frames > 5, "somebody is answered")
+        self._bout.until(lambda: server.ios[0].frames > 5, "somebody is answered")
 
     def interrupted(self, server: Server) -> None:
         """Everybody takes the floor."""

@@ -1,6 +1,7 @@
 """Never one call too many, however many begin at the same instant.
 
-Ten thousand callers, many at a time, each on a connection of its own. A caller counts itself as
+Ten thousand callers, many at a time, each on a connection of its own; once with one io-calls
+thread, and once with two, of which one gives the lines of both away. A caller counts itself as
 on the line from the moment it is let in until before it begins to leave, so what the callers count
 is never more than what the server has given away.
 
@@ -55,8 +56,18 @@ class Hall:
 
 
 def run(bout: Bout) -> None:
+    for threads in (1, 2):
+        bout.setting = f"{threads} io-calls"
+        _race(bout, threads)
+
+
+def _race(bout: Bout, threads: int) -> None:
     starts = bout.many(STARTS)
-    with switchboard(bout, LINES) as board, disturbed(bout, ("collections", "stops", "switches")):
+    disturbances = ("collections", "stops", "switches")
+    with (
+        switchboard(bout, LINES, threads=threads) as board,
+        disturbed(bout, disturbances),
+    ):
         hall, callers = Hall(bout), Crew(bout)
         tallies = [[0, 0] for _ in range(DOORS)]
         for door in range(DOORS):
@@ -71,7 +82,7 @@ def run(bout: Bout) -> None:
 
         callers.wait(over, "every caller was let in or refused", timeout=LIMIT)
         callers.check()
-        board.crew.wait(lambda: board.io.live == 0, "every line is given back")
+        board.crew.wait(lambda: board.door.live == 0, "every line is given back")
         _every_line_is_there(bout, board)
         admitted, refused = (sum(tally[kind] for tally in tallies) for kind in (0, 1))
         bout.expect(hall.most == LINES, f"at most {hall.most} of {LINES} lines were in use at once")

@@ -52,7 +52,7 @@ class Table:
         self.for_io, self.for_vad, self.for_reply = Inbox("io"), Inbox("vad"), Inbox("reply")
         self.io_to_reply: Outbox[Event] = self.for_reply.port("io-calls", 2)
         self.vad_to_reply: Outbox[Event] = self.for_reply.port("vad", 2)
-        self.pacer = Pacer([call], PacerConfig(prebuffer_ms=20, subticks=1), self.for_io.wake)
+        self.pacer = Pacer([call], PacerConfig(prebuffer_ms=20, subticks=1), [self.for_io.wake])
         self.sent = self.stale = self.clears = 0
 
     def threads(self) -> dict[str, Callable[[], None]]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from threadline.observe.histogram import LATENCY_MS, LATENESS_MS, Histogram, log_spaced
+from threadline.observe.histogram import LATENCY_MS, LATENESS_MS, Histogram, joined, log_spaced
 
 values = st.lists(st.floats(0.0, 300.0), min_size=1, max_size=200)
 
@@ -62,6 +62,14 @@ def test_quantiles_ascend_and_stop_at_the_largest(xs):
     assert quantiles[-1] <= max(xs) == histogram.max
     assert histogram.count == len(xs)
     assert histogram.sum == pytest.approx(sum(xs))
+
+
+@given(st.lists(values, min_size=1, max_size=4))
+def test_what_several_threads_observed_is_what_one_would_have(parts):
+    whole, one = joined([filled(xs) for xs in parts]), filled([x for xs in parts for x in xs])
+    assert whole.snapshot().counts == one.snapshot().counts
+    assert whole.sum == pytest.approx(one.sum)
+    assert whole.max == one.max
 
 
 def test_a_snapshot_does_not_move():

@@ -4,7 +4,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from threadline.observe.histogram import LATENESS_MS, Histogram
-from threadline.observe.prometheus import CONTENT_TYPE, Sample, render
+from threadline.observe.prometheus import (
+    CONTENT_TYPE,
+    Sample,
+    added,
+    counter,
+    milliseconds,
+    render,
+)
 
 
 def parse(page):
@@ -62,6 +69,28 @@ def test_a_histogram_in_ms_is_sent_in_seconds_cumulative_and_whole():
         (f"{name}_count", (thread,)): 4.0,
         (f"{name}_sum", (thread,)): pytest.approx(2.0515),
     }
+
+
+def test_samples_of_several_threads_are_added_up_where_their_labels_are_the_same():
+    late = [Histogram((1.0, 2.0)) for _ in range(2)]
+    late[0].observe(0.5)
+    late[1].observe(1.5)
+    samples = [
+        sample
+        for frames, histogram in zip((2, 40), late, strict=True)
+        for sample in (
+            counter("threadline_frames_total", "Frames.", frames),
+            counter("threadline_asks_total", "Asks.", 1, thread=str(frames)),
+            milliseconds("threadline_late_seconds", "Late.", histogram),
+        )
+    ]
+    found = parse(render(added(samples)))
+    assert found["threadline_frames_total", ()] == 42
+    assert found["threadline_asks_total", (("thread", "2"),)] == 1
+    assert found["threadline_asks_total", (("thread", "40"),)] == 1
+    assert found["threadline_late_seconds_bucket", (("le", "0.001"),)] == 1
+    assert found["threadline_late_seconds_count", ()] == 2
+    assert found["threadline_late_seconds_sum", ()] == pytest.approx(0.002)
 
 
 def test_bounds_are_sent_without_a_floating_point_tail():

@@ -41,6 +41,7 @@ from threadline.models.store import ModelStore
 from threadline.talking.clauses import ClauseCutter
 from threadline.threads import logs
 from threadline.threads.calls import FRAME, Call
+from threadline.threads.door import Door
 from threadline.threads.gil import Facts, judge
 from threadline.threads.io_calls import IoCalls, listen
 from threadline.threads.messages import CallOpened, Event
@@ -144,7 +145,7 @@ class House(Records):
     def __init__(self, server: Server, log: Path) -> None:
         super().__init__(log)
         self.server = server
-        self.io = server.io
+        self.door = server.door
         self.address = server.address
         self.url = f"ws://127.0.0.1:{server.address[1]}/twilio"
         self.expected = False  # a defect was injected, or a recogniser killed
@@ -160,7 +161,7 @@ class House(Records):
 
     def free(self) -> None:
         """Wait until nobody is on the line and every slot is back."""
-        free(self.io, self.server.calls)
+        free(self.server.ios, self.door, self.server.calls)
 
     def line(self, **options: Any) -> Line:
         """A call, up to and including `start`."""
@@ -169,11 +170,11 @@ class House(Records):
         return line
 
 
-def free(io: IoCalls, calls: Sequence[Call]) -> None:
+def free(ios: Sequence[IoCalls], door: Door, calls: Sequence[Call]) -> None:
     """Wait until no socket is open; every slot is then back, and nobody is on any."""
-    until(lambda: not io.legs and not io.doorways, "every socket is closed")
-    assert io.live == 0
-    assert sorted(call.slot for call in io._free) == list(range(len(calls)))
+    until(lambda: not any(io.legs or io.doorways for io in ios), "every socket is closed")
+    until(lambda: door.live == 0, "every slot is back")
+    assert door.free() == list(range(len(calls)))
     assert not any(call.live for call in calls)
 
 
@@ -232,7 +233,9 @@ def house(
 class Alone(Records):
     """io-calls on its thread. The test is vad, pacer, reply and supervisor to it."""
 
-    def __init__(self, log: Path, config: ServerConfig, calls: int) -> None:
+    def __init__(
+        self, log: Path, config: ServerConfig, calls: int, siblings: Siblings | None
+    ) -> None:
         super().__init__(log)
         self.calls = [Call(slot) for slot in range(calls)]
         self.inbox = Inbox("io-calls")
@@ -243,21 +246,19 @@ class Alone(Records):
         self.defects: list[BaseException] = []
         listener = listen("127.0.0.1", 0)
         self.address: tuple[str, int] = listener.getsockname()[:2]
-        self.io = IoCalls(
+        self.door = Door(
             self.calls,
             config,
             listener,
-            self.inbox,
-            self.reply.port("io-calls"),
-            wake_vad=lambda: None,
             readiness=lambda: (self.problem, {"more": "facts"}),
-            metrics=self.metrics,
+            metrics=lambda: self.page,
+            siblings=siblings,
+        )
+        self.io = IoCalls(
+            config, self.inbox, self.reply.port("io-calls"), lambda slot: None, self.door
         )
         self.io.defect = self.defects.append
         self.events: list[object] = []  # told to reply so far
-
-    def metrics(self) -> bytes:
-        return self.page
 
     def told(self, kind: type[Event]) -> list[Any]:
         """Events of that kind that reply was sent."""
@@ -284,7 +285,7 @@ class Alone(Records):
 
     def free(self) -> None:
         """Wait until every slot is back."""
-        free(self.io, self.calls)
+        free([self.io], self.door, self.calls)
 
 
 @contextmanager
@@ -296,8 +297,7 @@ def alone(
 ) -> Iterator[Alone]:
     """io-calls by itself for the length of a test."""
     with logging(folder, Log(level="debug")) as log:
-        this = Alone(log, config or ServerConfig(), calls)
-        this.io.siblings = siblings
+        this = Alone(log, config or ServerConfig(), calls, siblings)
         over = False
 
         def run() -> None:

@@ -17,7 +17,7 @@ from websockets.frames import CloseCode, Frame, Opcode
 
 from threadline.config import Server
 from threadline.threads.calls import END_OF_CLAUSE
-from threadline.threads.connection import MAX_BODY_BYTES, MAX_HEAD_BYTES
+from threadline.threads.door import MAX_BODY_BYTES, MAX_HEAD_BYTES
 from threadline.threads.messages import (
     CallClosed,
     CallOpened,
@@ -179,7 +179,7 @@ def test_bad_input_before_the_call_began_returns_the_slot(io: Alone, case: str) 
     make, why = BEFORE_START[case]
     line = Line(io.address)
     assert line.handshake() == 101
-    assert io.io.live == 1
+    assert io.door.live == 1
     line.send(*make(line))
     line.until(lambda: line.gone, "the connection is closed")
     assert line.closing is not None
@@ -465,7 +465,7 @@ def test_a_peer_that_does_not_answer_our_close_is_cut_off(io: Alone) -> None:
     line = io.line()
     line.send("{")
     until(lambda: io.told(CallClosed), "the call is over")
-    assert io.io.live == 0, "its slot is free before its socket is"
+    assert io.door.live == 0, "its slot is free before its socket is"
     line.sock.settimeout(DEADLINE)
     try:
         while line.sock.recv(4096):
@@ -579,7 +579,7 @@ def test_an_upgrade_that_cannot_be_takes_no_slot(io: Alone, case: str) -> None:
     request, status = BAD_UPGRADES[case]
     assert http(io.address, request)[0] == status
     io.free()
-    assert io.io.opened == 0
+    assert io.door.opened == 0
 
 
 def test_a_defect_in_an_answer_ends_no_call(io: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -591,7 +591,7 @@ def test_a_defect_in_an_answer_ends_no_call(io: Alone, monkeypatch: pytest.Monke
     def broken() -> bytes:
         raise RuntimeError("injected")
 
-    monkeypatch.setattr(io.io, "_metrics", broken)
+    monkeypatch.setattr(io.door, "_metrics", broken)
     assert get(io.address, "/metrics")[0] == 0
     assert [str(error) for error in io.defects] == ["injected"]
     io.defects.clear()

@@ -70,14 +70,14 @@ def test_of_many_at_once_exactly_the_limit_is_admitted(io: Alone) -> None:
                        line.gone]  # fmt: skip
         admitted = [line for line in lines if line.handshake() == 101]
         refused = [line for line in lines if line.handshake() != 101]
-        assert len(admitted) == LIMIT == io.io.live
+        assert len(admitted) == LIMIT == io.door.live
         assert {line.handshake() for line in refused} == {503}
         assert {line.refusal for line in refused} == {f"all {LIMIT} lines are in use\n"}
         for line in lines:
             line.close()
         io.free()
-    assert io.io.opened == 5 * LIMIT
-    assert io.io.refused == 15 * LIMIT
+    assert io.door.opened == 5 * LIMIT
+    assert io.door.refused == 15 * LIMIT
     until(lambda: len(io.records("call refused")) == 15 * LIMIT, "the log has every refusal")
 
 
@@ -85,7 +85,7 @@ def test_a_slot_is_admitted_again_once_it_is_back(io: Alone) -> None:
     lines = [io.line() for _ in range(LIMIT)]
     assert Line(io.address).handshake() == 503
     lines[2].hang_up()
-    until(lambda: io.io.live == LIMIT - 1, "the slot is back")
+    until(lambda: io.door.live == LIMIT - 1, "the slot is back")
     lines[2] = io.line()
     assert Line(io.address).handshake() == 503
     for line in lines:
@@ -106,7 +106,7 @@ def test_a_freed_slot_waits_behind_all_others(io: Alone) -> None:
 
 def test_the_limit_can_be_lowered_while_calls_are_on(io: Alone) -> None:
     lines = [io.line() for _ in range(3)]
-    io.io.limit = 1
+    io.door.limit = 1
     late = Line(io.address)
     assert late.handshake() == 503
     assert late.refusal == "all 1 lines are in use\n"
@@ -134,7 +134,7 @@ def test_a_call_is_told_open_and_closed_under_one_generation(io: Alone) -> None:
 def test_draining_takes_no_new_calls_and_leaves_the_live_ones(io: Alone) -> None:
     line = io.line()
     io.orders.put(Drain(now=False))
-    until(lambda: io.io.draining, "it drains")
+    until(lambda: io.door.draining, "it drains")
     late = Line(io.address)
     assert late.handshake() == 503
     assert late.refusal == "this server is being stopped\n"
@@ -150,7 +150,7 @@ def test_draining_takes_no_new_calls_and_leaves_the_live_ones(io: Alone) -> None
 
 def test_for_want_of_room_no_call_is_taken_before_or_after_it_is_answered(io: Alone) -> None:
     line = io.line()
-    io.io.strained = "7 % of the frames leave late"
+    io.door.strained = "7 % of the frames leave late"
     late = Line(io.address)
     assert late.handshake() == 503
     assert late.refusal == "7 % of the frames leave late\n"
@@ -158,7 +158,7 @@ def test_for_want_of_room_no_call_is_taken_before_or_after_it_is_answered(io: Al
     assert ready(io)[1]["reason"] == "7 % of the frames leave late"
     io.due(io.slot_of(line), 1, SILENCE)
     line.until(lambda: line.heard == SILENCE, "audio of the live call")
-    io.io.strained = ""
+    io.door.strained = ""
     io.line().hang_up()
     line.hang_up()
 
@@ -199,7 +199,7 @@ def test_a_full_process_leaves_the_door_to_a_sibling_with_a_line_free(
     waiting = Line(io.address)  # the kernel keeps him at the door
     waiting.read(0.2)
     assert waiting.ws.state.name == "CONNECTING"
-    assert io.io.refused == 0
+    assert io.door.refused == 0
     lines[0].hang_up()  # a line is free here: he is let in after all
     waiting.start()
     for line in (waiting, lines[1]):
@@ -225,11 +225,11 @@ def test_a_full_process_is_ready_while_a_sibling_has_a_line_free(
     io, sibling = pair
     assert ready(io)[1]["calls_in_all"] == 0
     lines = [io.line()]
-    io.io.limit = 1
+    io.door.limit = 1
     sibling.tell(0, 2, ready=True)
     assert ready(io)[0] == 503
     sibling.tell(1, 1, ready=True)
-    io.io.limit = 2  # or we would leave the question to the sibling
+    io.door.limit = 2  # or we would leave the question to the sibling
     status, body = ready(io)
     assert (status, body["processes"], body["calls_in_all"]) == (200, 2, 2)
     lines[0].hang_up()
@@ -273,7 +273,7 @@ def test_an_upgrade_must_be_signed_when_there_is_a_token(signed: Alone) -> None:
         assert line.handshake() == 403
         assert line.refusal == "the request is not signed by the carrier\n"
         line.close()
-    assert signed.io.opened == 0
+    assert signed.door.opened == 0
     line = signed.line(headers={"X-Twilio-Signature": sign(TOKEN, url, ())})
     line.hang_up()
     signed.free()
@@ -345,9 +345,9 @@ def test_twiml_is_busy_when_every_line_is(io: Alone) -> None:
     lines = [io.line() for _ in range(LIMIT)]
     status, _, body = post(io, {}, X_Forwarded_Proto="https")
     assert (status, body) == (200, b'<Response><Reject reason="busy"/></Response>')
-    assert io.io.refused == 1
+    assert io.door.refused == 1
     lines[0].hang_up()
-    until(lambda: io.io.live < LIMIT, "a line is free")
+    until(lambda: io.door.live < LIMIT, "a line is free")
     assert b"<Stream" in post(io, {}, X_Forwarded_Proto="https")[2]
     for line in lines[1:]:
         line.hang_up()
@@ -370,7 +370,7 @@ def test_ready_says_why_not(io: Alone) -> None:
     io.problem = ""
     until(lambda: ready(io)[0] == 200, "ready again")
     io.orders.put(Drain(now=False))
-    until(lambda: io.io.draining, "it drains")
+    until(lambda: io.door.draining, "it drains")
     status, body = ready(io)
     assert (status, body["reason"]) == (503, "this server is being stopped")
 

@@ -23,7 +23,7 @@ def call(slot=0, generation=LIVE):
 def pacer(*calls, prebuffer_ms=20, subticks=1, wakes=None):
     wakes = [] if wakes is None else wakes
     return Pacer(
-        calls, PacerConfig(prebuffer_ms=prebuffer_ms, subticks=subticks), lambda: wakes.append(1)
+        calls, PacerConfig(prebuffer_ms=prebuffer_ms, subticks=subticks), [lambda: wakes.append(1)]
     )
 
 
@@ -109,6 +109,28 @@ def test_io_is_woken_once_for_all_calls_and_only_for_frames():
         say(line, range(1))
     stage.advance(1)
     assert len(wakes) == 1
+
+
+def test_of_several_io_calls_those_with_a_frame_to_send_are_woken_once():
+    calls = [call(slot) for slot in range(6)]
+    wakes = []
+    stage = Pacer(
+        calls,
+        PacerConfig(prebuffer_ms=20, subticks=4),
+        [lambda: wakes.append(0), lambda: wakes.append(1)],
+    )
+    for line in (calls[0], calls[1], calls[3], calls[4]):
+        say(line, range(2))
+    turns = []
+    for _ in range(4):
+        wakes.clear()
+        stage.advance(1)
+        turns.append(([line.slot for line in calls if take(line)], list(wakes)))
+    assert turns == [([0, 4], [0]), ([1], [1]), ([], []), ([3], [1])]
+    wakes.clear()
+    stage.advance(4)  # late: all of it at once
+    assert sorted(line.slot for line in calls if take(line)) == [0, 1, 3, 4]
+    assert wakes == [0, 1]
 
 
 @given(

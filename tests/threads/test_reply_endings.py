@@ -201,7 +201,10 @@ def test_an_apology_that_is_spoken_over_ends_the_call(rig):
     assert rig.hung_up() == []
 
 
-@pytest.mark.parametrize(("stage", "over"), [("asr", False), ("vad", False), ("pacer", True)])
+@pytest.mark.parametrize(
+    ("stage", "over"),
+    [("asr", False), ("vad", False), ("vad-2", False), ("pacer", True), ("io-calls-2", True)],
+)
 def test_a_second_defect_ends_the_call_when_the_apology_cannot_be_heard_either(rig, stage, over):
     rig.tell(StageFailed, "vad")
     rig.tell(StageFailed, stage)

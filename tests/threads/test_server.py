@@ -105,7 +105,7 @@ def test_a_long_sentence_without_a_pause_arrives_whole(
         ask(this, line, SILENCE * 20 + breathless + SILENCE * 40)
         line.hang_up()
         turn = this.logged("turn", turn=1)
-        assert this.server.vad.lost == 0
+        assert this.server.vads[0].lost == 0
         assert int(turn["heard"].split()[0]) // 2 >= len(breathless)
 
 
@@ -145,7 +145,7 @@ def test_the_caller_who_speaks_cuts_the_agent_off(
         this.logged("call closed", call_id=line.call_id)  # and before it the turns
         greeting, answer = this.records("turn", call_id=line.call_id)
         assert (greeting["interrupted"], answer["interrupted"]) == (True, False)
-        assert this.server.vad.floors == 1
+        assert this.server.vads[0].floors == 1
 
 
 def test_a_backchannel_pauses_the_agent_and_costs_no_sample(
@@ -155,7 +155,7 @@ def test_a_backchannel_pauses_the_agent_and_costs_no_sample(
     sound = speech[first + 800 : first + 800 + 160 * 8]
     with house(models, tmp_path, brain=Parrot(greeting=LONG)) as this:
         (tmp_path / "orders" / "1-say uh-huh").touch()
-        vad, pacer = this.server.vad, this.server.pacer
+        vad, pacer = this.server.vads[0], this.server.pacer
 
         def after_ticks(count: int) -> None:
             beat = pacer.beat
@@ -302,7 +302,7 @@ def test_a_defect_ends_its_call_with_an_apology_and_no_other(
     with house(models, tmp_path, config=PATIENT) as this:
         this.expected = True
         victim, other = greeted(this), greeted(this)
-        part = getattr(this.server, stage)
+        part = this.server.vads[0] if stage == "vad" else getattr(this.server, stage)
         slot = this.slot_of(victim).slot
         setattr(part, name, broken_for(slot, whose, getattr(part, name)))
         victim.say(speech, None)
@@ -362,7 +362,7 @@ def test_a_defect_in_io_calls_ends_its_call_and_no_other(
     with house(models, tmp_path, config=PATIENT) as this:
         this.expected = True
         victim, other = greeted(this), greeted(this)
-        (leg,) = (leg for leg in this.io.legs if leg.call_id == victim.call_id)
+        (leg,) = (leg for leg in this.server.ios[0].legs if leg.call_id == victim.call_id)
 
         def broken(*_: object) -> None:
             raise InjectedError
@@ -430,9 +430,9 @@ def greeting(this: House, speech: bytes) -> Line:
 
 def speaking(this: House, speech: bytes) -> Line:
     line = greeting(this, speech)
-    floors = this.server.vad.floors
+    floors = this.server.vads[0].floors
     line.say(speech[: len(speech) // 320 * 160], this.slot_of(line))
-    until(lambda: this.server.vad.floors > floors, "the caller has the floor")
+    until(lambda: this.server.vads[0].floors > floors, "the caller has the floor")
     return line
 
 
@@ -492,16 +492,16 @@ def test_whenever_a_caller_leaves_nothing_is_left_of_him(
         assert state(this) == before
 
         resident = read_process().resident
-        opened = this.io.opened
+        opened = this.door.opened
         for _ in range(500 // 8):
             lines = [this.line() for _ in range(8)]
             for line in lines:
                 line.until(lambda line=line: line.count("media") >= 1, "the greeting plays")
             for line in lines:
                 line.hang_up()
-            until(lambda: this.io.live == 0, "all lines are free")
+            until(lambda: this.door.live == 0, "all lines are free")
         this.free()
-        assert this.io.opened - opened == 496
+        assert this.door.opened - opened == 496
         ask_once(this, speech)
         assert state(this) == before
         assert read_process().resident - resident < 40_000_000
@@ -540,7 +540,7 @@ def test_metrics_can_be_read_by_prometheus(
         assert value("threadline_gil_enabled") == 0
         assert value("threadline_turn_response_seconds_count") == 1
         assert value("threadline_turn_stage_seconds_count", stage="endpoint") == 1
-        frames = this.io.frames
+        frames = this.server.ios[0].frames
         until(lambda: value("threadline_frame_lateness_seconds_count") == frames, "every frame")
         assert value("threadline_stage_stalled", stage="pacer") == 0
 

@@ -64,6 +64,13 @@ def test_taking_the_floor_raises_the_epoch_lifts_the_hold_and_tells_io_and_reply
     assert rig.at_wake == [(9, 0)]
 
 
+def test_the_io_calls_that_has_the_call_is_woken(make):
+    rig = make(calls=2)
+    rig.calls[1].epoch.at = 8
+    assert kinds(rig.hear("sss", slot=1)) == ["FloorTaken"]
+    assert rig.at_wake == [(9, 0)]
+
+
 def test_the_epoch_is_raised_before_the_hold_is_lifted(rig):
     """The pacer loads them in the other order: else it would see an old answer and a free floor."""
     order = []

@@ -75,10 +75,10 @@ class Rig:
         )
         self.now = 10**12
         self.fed = [bytearray() for _ in self.calls]
-        self.at_wake = []  # (epoch, hold) of call 0 whenever io-calls was woken
+        self.at_wake = []  # (epoch, hold) of the call for which io-calls was woken
 
-    def _wake_io(self):
-        self.at_wake.append((self.calls[0].epoch.at, self.calls[0].hold.at))
+    def _wake_io(self, slot):
+        self.at_wake.append((self.calls[slot].epoch.at, self.calls[slot].hold.at))
 
     def close(self):
         for inbox in self.inboxes:

@@ -8,6 +8,7 @@ by one observation and is gone in the next one; nothing is lost, because nobody 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -60,7 +61,7 @@ class Snapshot:
                     return self.max
                 low = self.bounds[i - 1] if i else 0.0
                 inside = low + (self.bounds[i] - low) * (wanted - below) / here
-                return min(inside, self.max)
+                return min(inside, self.bounds[i], self.max)  # rounding may pass the bound
             below += here
         return 0.0
 
@@ -103,3 +104,13 @@ class Histogram:
     def snapshot(self) -> Snapshot:
         """What was observed until now, frozen."""
         return Snapshot(self.bounds, tuple(self._counts), self.sum, self.max)
+
+
+def joined(parts: Sequence[Histogram]) -> Histogram:
+    """What several threads observed, one histogram each, as one. They have the same bounds."""
+    seen = [part.snapshot() for part in parts]
+    whole = Histogram(parts[0].bounds)
+    whole._counts = [sum(bucket) for bucket in zip(*(one.counts for one in seen), strict=True)]
+    whole.sum = sum(one.sum for one in seen)
+    whole.max = max(one.max for one in seen)
+    return whole

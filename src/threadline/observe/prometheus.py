@@ -7,8 +7,8 @@ counter ends in ``_total``. Histograms are kept in ms here, so their samples say
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -19,7 +19,7 @@ from prometheus_client.core import (
     Metric,
 )
 
-from .histogram import Histogram
+from .histogram import Histogram, joined
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 """What `render` returns, for the HTTP header."""
@@ -62,6 +62,23 @@ def gauge(name: str, help_text: str, value: float, **labels: str) -> Sample:
 def milliseconds(name: str, help_text: str, value: Histogram, **labels: str) -> Sample:
     """A histogram kept in ms, sent in s; `name` ends in ``_seconds``."""
     return Sample(name, help_text, "histogram", labels, value, 1e-3)
+
+
+def added(samples: Iterable[Sample]) -> Iterable[Sample]:
+    """Samples of several threads that do the same work, as of one: the values of those with one
+    name and the same labels are added up."""
+    same: dict[tuple[str, tuple[str, ...]], list[Sample]] = {}
+    for sample in samples:
+        same.setdefault((sample.name, tuple(sample.labels.values())), []).append(sample)
+    for first, *others in same.values():
+        yield replace(first, value=_sum([first, *others])) if others else first
+
+
+def _sum(samples: Sequence[Sample]) -> float | Histogram:
+    values = [sample.value for sample in samples]
+    if histograms := [value for value in values if isinstance(value, Histogram)]:
+        return joined(histograms)
+    return sum(value for value in values if not isinstance(value, Histogram))
 
 
 def render(samples: Iterable[Sample]) -> bytes:
