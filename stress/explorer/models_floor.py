@@ -151,7 +151,7 @@ def clear(code: Code, world: World, *, ticks: int, answer: bool, floors: int = 1
         world.spawn("reply", reply, daemon=True)
 
     def check() -> None:
-        sent = leg._ws.sent
+        sent = leg._transport.sent
         demand(call.due.depth() == 0, "io-calls sleeps, and a frame is due")
         demand(leg.epoch == call.epoch.at, "io-calls sleeps, and the floor has changed")
         demand(("clear",) in sent, "the carrier plays on: it was never cleared")

@@ -58,10 +58,10 @@ def slot_reuse(code: Code, world: World, *, ticks: int, late: int, answer: bool)
         for _ in range(6):
             pacer.advance(1)
             second[0].pump()
-        judge_wire(first._ws.sent, 1)
-        judge_wire(second[0]._ws.sent, 3)
+        judge_wire(first._transport.sent, 1)
+        judge_wire(second[0]._transport.sent, 3)
         if answer:
-            mine = [one[2] for one in heard(second[0]._ws.sent)]
+            mine = [one[2] for one in heard(second[0]._transport.sent)]
             demand(mine == [0, 1], f"of the greeting's two frames {mine} reach the socket")
 
     return check
@@ -140,7 +140,7 @@ def late_floor(code: Code, world: World) -> Check:
         for _ in range(3):
             pacer.advance(1)
             second[0].pump()
-        said = second[0]._ws.sent
+        said = second[0]._transport.sent
         after = said[said.index(("clear",)) :] if ("clear",) in said else said
         demand(heard(after), "the second caller is not greeted")
 

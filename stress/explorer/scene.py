@@ -9,6 +9,7 @@ who heard what.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -22,42 +23,44 @@ SMALL = {128: 4, 8: 2}
 """A call's rings, so that they wrap and fill."""
 
 
+type Said = tuple[object, ...]
+
+
 class Wire:
-    """In the place of the carrier's protocol: what is sent, as a tuple."""
+    """In the place of the carrier's protocol: what is sent, as an array."""
 
-    def media(self, payload: bytes) -> Any:
-        return _Said("media", *payload)
+    def media(self, payload: bytes) -> str:
+        return json.dumps(["media", *payload])
 
-    def clear(self) -> Any:
-        return _Said("clear")
+    def clear(self) -> str:
+        return json.dumps(["clear"])
 
-    def mark(self, name: str) -> Any:
-        return _Said("mark", name)
-
-
-class _Said(tuple[object, ...]):
-    __slots__ = ()
-
-    def __new__(cls, *parts: object) -> _Said:
-        return super().__new__(cls, parts)
-
-    def encode(self) -> _Said:
-        return self
+    def mark(self, name: str) -> str:
+        return json.dumps(["mark", name])
 
 
-class Socket:
-    """In the place of the WebSocket: keeps what it is told to send."""
+class Protocol:
+    """In the place of the WebSocket's, which has no part in what is looked at."""
 
     state = None
 
-    def __init__(self, **_: object) -> None:
-        self.sent: list[_Said] = []
-
-    def send_text(self, said: _Said) -> None:
-        self.sent.append(said)
+    def __init__(self, **_: object) -> None: ...
 
 
-_CLOSING = SimpleNamespace(is_closing=lambda: True)
+class Socket:
+    """In the place of a caller's: keeps what it is told to send."""
+
+    def __init__(self) -> None:
+        self.sent: list[Said] = []
+
+    def is_closing(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> None:
+        while data:  # short frames: two bytes, of which the second is the text's size
+            end = 2 + data[1]
+            self.sent.append(tuple(json.loads(data[2:end])))
+            data = data[end:]
 
 
 class Scene:
@@ -162,7 +165,7 @@ class Scene:
     def io(self) -> Any:
         """io-calls without its loop and its sockets."""
         io_calls, connection = self.code.stage("io_calls"), self.code.stage("connection")
-        connection.TwilioLeg, connection.ServerProtocol = Wire, Socket
+        connection.TwilioLeg, connection.ServerProtocol = Wire, Protocol
         io = object.__new__(io_calls.IoCalls)
         io.config = SimpleNamespace(max_message_bytes=0, twilio_auth_token="")
         io._door = self.code.stage("door").Door([self.call], io.config, None, None, None)
@@ -178,7 +181,7 @@ class Scene:
 
     def leg(self, io: Any, *, generation: int = 0) -> Any:
         """A carrier's stream that was admitted; live already when it has a generation."""
-        leg = self.code.stage("connection").Leg(io, _CLOSING)
+        leg = self.code.stage("connection").Leg(io, Socket())
         leg.call = io._door.admit("", {})
         demand(leg.call is self.call, f"a free slot is refused: {leg.call}")
         io.seat(leg)
@@ -194,12 +197,12 @@ class Scene:
             io._woken()
 
 
-def heard(sent: list[_Said]) -> list[tuple[int, int, int]]:
+def heard(sent: list[Said]) -> list[tuple[int, int, int]]:
     """(generation, epoch, number) of every frame that the carrier was given."""
     return [said[1:] for said in sent if said[0] == "media"]  # type: ignore[misc]  # three
 
 
-def judge_wire(sent: list[_Said], generation: int) -> None:
+def judge_wire(sent: list[Said], generation: int) -> None:
     """What one caller's socket may carry."""
     newest = oldest = -1
     cleared = True  # the carrier holds nothing of an older epoch
