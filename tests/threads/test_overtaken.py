@@ -89,16 +89,18 @@ def test_io_calls_sends_a_frame_of_an_epoch_that_rose_after_it_had_looked(tmp_pa
         io.calls[0].epoch = Overtaken(0)
         line, call, _ = one(io)
         generation = call.generation.at
+        assert call.due.push(generation, 0, 1, 0, 0, b"\x01" * FRAME)
+        call.due._producer.release()  # the pacer's part, on this thread
 
         def floor_taken_and_answered():
             call.epoch.at = 1
-            call.due._producer.release()  # the pacer's part, on this thread
             assert call.due.push(generation, 1, 2, 0, 0, b"\x02" * FRAME)
 
         call.epoch.meanwhile = floor_taken_and_answered
         io.inbox.wake()
-        line.until(lambda: line.count("media") == 2, "the frame of the new epoch")
-        assert [message["event"] for message in line.messages] == ["media", "clear", "media"]
+        line.until(lambda: line.count("media") == 3, "the frame of the new epoch")
+        events = [message["event"] for message in line.messages]
+        assert events == ["media", "media", "clear", "media"]
         assert payload(line.messages[-1]) == b"\x02" * FRAME
         assert io.io.stale == 0
         line.hang_up()

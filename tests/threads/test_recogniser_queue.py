@@ -33,7 +33,7 @@ def test_a_queue_for_the_recogniser_is_no_room_for_further_calls(
             line.say(speech, this.slot_of(line))
         until((orders / "hanging").exists, "the first decode is under way")
         until(lambda: this.server.asr.queued >= 2, "the others wait")
-        until(lambda: "at once" in this.io.strained, "admission notices")
+        until(lambda: "at once" in this.door.strained, "admission notices")
         late = Line(this.address)
         assert late.handshake() == 503
         assert "finished turns wait for the recogniser at once" in late.refusal
