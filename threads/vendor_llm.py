@@ -48,8 +48,8 @@ KEEP_ALIVE_SECONDS = 120.0  # an idle connection: turns of one call are tens of 
 WARM_SECONDS = 25.0  # between two looks at it: many a proxy closes one that is idle for 60 s
 REWARM_SECONDS = 0.1  # after a cancel: a request on its heels must not find the free one warming
 BACKOFF_SECONDS = 0.5  # after a look that failed, doubled up to WARM_SECONDS
-EAGER_CHARACTERS = 120  # of an answer are passed on as they come: the first clauses
-PATIENT_SECONDS = 0.05  # and after that, at most so late
+EAGER_CHARACTERS = 60  # of an answer are passed on as they come: its first clause, at the longest
+PATIENT_SECONDS = 0.1  # and after that, at most so late: seconds of speech are under way
 DRAIN_SECONDS = 0.25  # for what follows an answer, so that its connection can be used again
 STOP_SECONDS = 0.5
 GRAIN = 0.1  # of the token deadline: so exact is it, since moving a timer costs as much as a token
@@ -290,7 +290,7 @@ class Models:
     async def _stream(self, entry: _Entry, request: _Request, gap: asyncio.Timeout) -> str:
         """Read one answer to its end. Returns why it is no good; "" when it is."""
         llm, order = self._llm, request.order
-        now = asyncio.get_running_loop().time
+        now = asyncio.get_running_loop().time  # stands still while the loop does not turn
         response = await self._client.post(
             "/chat/completions",
             body=codec.request(entry.model, order.messages, order.tools),
@@ -302,7 +302,7 @@ class Models:
         assert isinstance(response, httpx2.Response)  # as `cast_to` says
         if _trace(response.request).connected:
             self.warm()  # it found none that was free: the next one shall
-        answer, look = codec.Answer(codec.where(llm)), 0.0
+        answer, look, awake = codec.Answer(codec.where(llm)), 0.0, 0.0
         async with aclosing(response.aiter_raw()) as body:
             async for data in body:
                 before = answer.size
@@ -313,6 +313,9 @@ class Models:
                     request.first_at = request.first_at or time.monotonic_ns()
                 if answer.complete or answer.problem:
                     break
+                if request.told >= EAGER_CHARACTERS and now() > awake:
+                    await asyncio.sleep(PATIENT_SECONDS)  # what comes meanwhile is one read
+                    awake = now()
             else:
                 self._received(request, answer.finish())
                 request.first_at = request.first_at or time.monotonic_ns()
@@ -327,15 +330,10 @@ class Models:
         return ""
 
     def _received(self, request: _Request, text: str) -> None:
-        """Tokens that came in one read leave as one event, and later in an answer, when the voice
-        is busy with what came before, those of some reads: each event wakes a thread."""
+        """Tokens that came in one read leave as one event: each event wakes a thread."""
         if text:
             if not request.text:
-                loop = asyncio.get_running_loop()
-                if request.told < EAGER_CHARACTERS:
-                    loop.call_soon(self._deliver, request)
-                else:
-                    loop.call_later(PATIENT_SECONDS, self._deliver, request)
+                asyncio.get_running_loop().call_soon(self._deliver, request)
             request.text.append(text)
 
     def _deliver(self, request: _Request) -> None:

@@ -2,7 +2,8 @@
 
 The client of the cartesia package makes the connection: address, key and version are its
 business. Messages go around its models and its queues. Checking one request against its types
-costs 150 us, and the queues hand late audio of a cancelled context to the next one.
+costs 150 us, and the queues hand late audio of a cancelled context to the next one. They go around
+the queue of websockets, too: to wake a task for each costs as much as to read it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import cartesia
 from cartesia.types.websocket_connection_options import WebsocketConnectionOptions
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Event
 
 from ..config import Cartesia
 from ..vendors import cartesia as codec
@@ -35,6 +38,29 @@ LONGEST_PAUSE_SECONDS = 30.0
 STOP_SECONDS = 0.5
 MAX_MESSAGE = 1 << 20  # a second of audio is 11 KB
 MAX_WAITING = 1024  # messages that the server has not taken
+
+
+class _Connection(ClientConnection):
+    """One that hands over whole messages as they come, once `take` is set."""
+
+    take: Callable[[bytes], None] | None = None
+    _begun = b""  # of a message in several frames
+
+    def process_event(self, event: Event) -> None:
+        """From the loop: a frame, or the answer to the handshake."""
+        take = self.take
+        if take is None or not isinstance(event, Frame) or event.opcode not in _DATA:
+            super().process_event(event)
+            return
+        message = self._begun + event.data if self._begun else bytes(event.data)
+        if event.fin:
+            self._begun = b""
+            take(message)
+        else:
+            self._begun = message
+
+
+_DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
 
 class Socket:
@@ -77,14 +103,14 @@ class Socket:
             "close_timeout": STOP_SECONDS,
             "compression": None,  # base64 of mu-law: it would cost and give little
             "max_size": MAX_MESSAGE,
-            "max_queue": 256,  # messages; one read has dozens
+            "create_connection": _Connection,
         }
         if tls is not None:
             self._options["ssl"] = tls
         self._keeper: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
         self._waiting: asyncio.Queue[str] = asyncio.Queue(MAX_WAITING)
-        self._connection: ClientConnection | None = None
+        self._connection: _Connection | None = None
         self._sent_at = 0.0
         self.heard_at = 0.0
         self.connects = 0
@@ -147,10 +173,11 @@ class Socket:
                 self._tell(reason, at_least, first=failures == 1)
             await self._pause(failures, at_least)
 
-    async def _connect(self) -> ClientConnection:
+    async def _connect(self) -> _Connection:
         options = cast(WebsocketConnectionOptions, self._options)  # all of them reach `connect`
         manager = self._tts.websocket_connect(websocket_connection_options=options)
         connection = (await manager.enter())._connection
+        assert isinstance(connection, _Connection)  # as `create_connection` says
         self.connects += 1
         return connection
 
@@ -159,7 +186,7 @@ class Socket:
             log.warning("no connection to the voice server", reason=reason)
         self._lost(reason, rest)
 
-    async def _serve(self, connection: ClientConnection) -> str | None:
+    async def _serve(self, connection: _Connection) -> str | None:
         """Carry messages until it ends. Returns why, "" when that has been told; None: it had
         nothing to do, and the server would soon close it."""
         while not self._waiting.empty():
@@ -188,18 +215,27 @@ class Socket:
             await asyncio.wait({writer, reader})
             await connection.close()
 
-    async def _read(self, connection: ClientConnection) -> Exception:
+    async def _read(self, connection: _Connection) -> Exception:
+        """Take messages until the connection ends. Returns why it did."""
+        defects: list[Exception] = []
+
+        def take(message: bytes) -> None:
+            if self._connection is not connection:
+                return
+            self.heard_at = time.monotonic()
+            try:
+                self._received(message)
+            except Exception as error:  # it must cost this connection, not the next
+                log.error("a defect in the voice's client", exc_info=error)
+                defects.append(error)
+                connection.transport.abort()
+
+        connection.take = take
         try:
             while True:
-                message = await connection.recv(decode=False)
-                if self._connection is connection:
-                    self.heard_at = time.monotonic()
-                    self._received(message)
+                take(await connection.recv(decode=False))  # what came before `take` was set
         except ConnectionClosed as error:
-            return error
-        except Exception as error:  # it must cost this connection, not the next
-            log.error("a defect in the voice's client", exc_info=error)
-            return error
+            return defects[0] if defects else error
 
     async def _write(self, connection: ClientConnection) -> None:
         with suppress(ConnectionClosed):  # the reader says so
