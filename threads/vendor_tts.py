@@ -25,6 +25,7 @@ from ..observe.prometheus import Sample, counter, gauge, milliseconds
 from ..vendors import cartesia as codec
 from ..vendors.breaker import FAILURES, Breaker
 from ..vendors.cartesia_speech import Piece, Speech
+from ..vendors.pacing import HOLD_SECONDS, Pacing
 from .messages import CancelSpeech, EndOfSpeech, Event, Speak, Spoken
 from .vendor_tts_socket import Socket
 
@@ -38,14 +39,16 @@ class _Reply:
     """One reply of one call, and the context it is spoken in."""
 
     __slots__ = (
-        "clause", "context", "deadline", "end", "end_sent", "heard_at", "name", "rings_at", "room",
-        "since", "slot", "speech", "timer",
+        "clause", "context", "deadline", "end", "end_sent", "heard_at", "name", "pacing",
+        "releasing", "rings_at", "room", "since", "slot", "speech", "timer",
     )  # fmt: skip
 
     def __init__(self, event: Speak | EndOfSpeech) -> None:
         self.slot = event.slot
         self.name = (event.generation, event.epoch)
         self.speech = Speech()
+        self.pacing = Pacing()
+        self.releasing = False  # a timer sees to what is held
         self.end: EndOfSpeech | None = None  # no clause follows
         self.end_sent = False
         self.room = False  # one of the contexts is its own
@@ -109,6 +112,7 @@ class Voices:
         for replies in self._slots.values():
             for reply in replies:
                 self._disarm(reply)
+                reply.pacing.take()
         self._slots.clear()
         self._contexts.clear()
         self._queue.clear()
@@ -146,6 +150,7 @@ class Voices:
             reply = replies.popleft()
             self.cancelled += bool(reply.speech.open)
             self._disarm(reply)
+            reply.pacing.take()
             self._leave(reply, self._requests.cancel)
 
     def _refuse(self, event: Speak) -> None:
@@ -218,6 +223,18 @@ class Voices:
         elif piece.done:
             self._breaker.succeeded()
             self.total.observe((time.monotonic() - reply.since) * 1e3)
+        for ready in reply.pacing.put(piece, time.monotonic()):
+            self._give(reply, ready)
+        if reply.pacing.held is not None and not reply.releasing:
+            reply.releasing = True
+            asyncio.get_running_loop().call_later(HOLD_SECONDS, self._release, reply)
+
+    def _release(self, reply: _Reply) -> None:
+        reply.releasing = False
+        for piece in reply.pacing.take():
+            self._give(reply, piece)
+
+    def _give(self, reply: _Reply, piece: Piece) -> None:
         self._publish(
             Spoken(
                 slot=reply.slot,
