@@ -40,8 +40,9 @@ from threadline.audio import mulaw, wav
 from threadline.errors import ConfigError, ThreadlineError
 from threadline.threads.child_server import ChildServer, child_server
 
-from .bench.phone import spoken, value, voice
+from .bench.phone import value, voice
 from .bench.vendors import CASCADE, vendors
+from .capacity import clips
 from .capacity.run import ANSWER, HEARD
 
 FRAMES_A_SECOND = 50
@@ -142,7 +143,7 @@ COUNTED = {
 def _run(folder: Path, args: argparse.Namespace) -> Told:
     """Hold the calls, sample them."""
     line = folder / "line.wav"
-    codes = spoken(voice(), HEARD, "line").codes
+    codes = clips.line(voice()).codes
     wav.write_mono(line, mulaw.decode(codes), mulaw.RATE)
     flags = [part for one in args.set for part in ("--set", one)]
     with vendors(HEARD, ANSWER) as environ:

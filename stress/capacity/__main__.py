@@ -25,18 +25,14 @@ from rich.console import Console
 
 from threadline.audio import mulaw, wav
 from threadline.errors import ConfigError, ThreadlineError
-from threadline.models.piper import PiperVoice
 from threadline.wire.script import Clip
 
-from ..bench.cascade import without_pauses
-from ..bench.phone import spoken, voice
-from ..bench.turns import people
+from ..bench.phone import voice
 from ..compare.record import BUILDS, NAMES, Build, machine
-from . import local_page, page
+from . import clips, local_page, page
 from .run import Bench, Result
 
 ROOT = Path(__file__).parents[2]
-LINES = ("What are your opening hours?", "Hello.")
 STEPS = "1,50,100,150,200,250,300,350,400"
 LOCAL_STEPS = "1,2,4,6,8,12,16,20"
 
@@ -96,8 +92,8 @@ def _run(args: argparse.Namespace, folder: Path, console: Console) -> list[Resul
     speaker = voice()
     bench = Bench(
         python=python,
-        line=_written(folder, _line(speaker)),
-        cut=_written(folder, spoken(speaker, "Wait a moment, please.", "cut")),
+        line=_written(folder, clips.line(speaker)),
+        cut=_written(folder, clips.cut(speaker)),
         folder=folder,
         server_cores=",".join(map(str, cores[len(cores) // 2 :])),
         load_cores=",".join(map(str, cores[: len(cores) // 2])),
@@ -128,12 +124,6 @@ def _rise(
         if broken == 2:  # once may be the machine's other tenants
             break
     return results
-
-
-def _line(speaker: PiperVoice) -> Clip:
-    """Something of two seconds that is one turn: no pause in it ends one."""
-    spoken_ones = [spoken(speaker, text, "line") for text in LINES]
-    return replace(without_pauses([*people(speaker), *spoken_ones])[0], name="line")
 
 
 def _written(folder: Path, clip: Clip) -> Path:
