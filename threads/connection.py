@@ -231,6 +231,7 @@ class Leg(asyncio.Protocol):
             call.heard.push(self.generation, 0, 0, 0, now, audio[at : at + FRAME])
         self._rest = audio[whole:]
         self._io.wake_vad(call.slot)
+        self._io.nap_soon()
 
     def _mark(self, name: str) -> None:
         """A mark came back. One of an older epoch was flushed by our clear, or might have been."""

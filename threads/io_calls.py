@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -50,6 +51,8 @@ def _raise(error: BaseException) -> None:
 _BACKLOG = 512  # connections that the kernel holds for us
 _ELSEWHERE_SECONDS = 0.02  # for a sibling to let somebody in
 _JOIN_SECONDS = 1.0  # for sockets on their way here when the thread ends
+MANY_LEGS = 24  # from so many on, waking for each of their messages costs more than it saves
+NAP_MS = 2
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -98,6 +101,9 @@ class IoCalls:
         self._door = door
         self._ports = ports
         self._by_slot: dict[int, Leg] = {}
+        self._napping = False
+        self._wanted = select.poll()  # what ends a nap: frames are due, an epoch rose
+        self._wanted.register(inbox.fileno(), select.POLLIN)
         self._server: asyncio.AbstractServer | None = None
         self._connecting: set[asyncio.Task[None]] = set()
         self._on_leg: Leg | None = None  # being worked on
@@ -241,6 +247,17 @@ class IoCalls:
                 self._on_leg = leg
                 leg.pump()
         self._on_leg = None
+
+    def nap_soon(self) -> None:
+        """Caller audio came. When there is much of it, let a little more come before the loop
+        turns again: vad takes it in batches anyway. A frame that falls due ends the nap."""
+        if not self._napping and len(self._by_slot) >= MANY_LEGS:
+            self._napping = True
+            self.loop.call_soon(self._nap)
+
+    def _nap(self) -> None:
+        self._napping = False
+        self._wanted.poll(NAP_MS)  # nothing is read: the loop sees it as well
 
     def _take(self, event: object) -> None:
         if isinstance(event, HangUp):

@@ -8,6 +8,7 @@ import select
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlencode
 from xml.etree import ElementTree
 
@@ -17,6 +18,7 @@ from serving import SILENCE, Alone, Line, alone, get, http
 
 from threadline.config import Server
 from threadline.errors import AddressError, Exit
+from threadline.threads import io_calls
 from threadline.threads.io_calls import listen
 from threadline.threads.messages import CallClosed, CallOpened, Drain, HangUp
 from threadline.threads.siblings import Siblings
@@ -129,6 +131,30 @@ def test_a_call_is_told_open_and_closed_under_one_generation(io: Alone) -> None:
     assert opened.call_id == line.call_id
     assert call.generation.at == opened.generation + 1
     assert not call.live
+
+
+def test_among_many_calls_audio_is_waited_for_until_a_frame_is_due(
+    io: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, naps = io.io._wanted, []
+
+    def poll(ms: int) -> None:
+        naps.append(ms)
+        wanted.poll(60_000)  # nothing but the frame ends it in time
+
+    monkeypatch.setattr(io.io, "_wanted", SimpleNamespace(poll=poll))
+    monkeypatch.setattr(io_calls, "MANY_LEGS", 2)
+    alone = io.line()
+    alone.say(SILENCE * 2)
+    until(lambda: io.slot_of(alone).heard.depth() == 2, "its audio")
+    assert not naps
+    other = io.line()
+    other.say(SILENCE)
+    until(lambda: naps == [io_calls.NAP_MS], "a nap")
+    io.due(io.slot_of(alone), 1, SILENCE)
+    alone.until(lambda: alone.heard == SILENCE, "the frame")
+    for line in (alone, other):
+        line.hang_up()
 
 
 def test_draining_takes_no_new_calls_and_leaves_the_live_ones(io: Alone) -> None:

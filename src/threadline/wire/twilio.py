@@ -45,6 +45,7 @@ from .events import Audio, Digit, Ended, Event, LocalError, MarkEchoed, Started
 MAX_PAYLOAD_BYTES = 16_384  # two seconds in one message; Twilio sends 160 bytes
 DIGITS = frozenset("0123456789*#ABCD")
 
+_decode = json.JSONDecoder().raw_decode
 _repr = Repr(maxstring=40, maxother=40, maxlong=40, maxlevel=2, maxdict=4, maxlist=4).repr
 
 
@@ -228,7 +229,7 @@ def parse_object(message: str | bytes) -> dict[str, Any]:
     if isinstance(message, bytes):
         raise ProtocolError("The peer sent a binary message, and this protocol is text only.")
     try:
-        body = json.loads(message)
+        body = _read_json(message)
     except RecursionError:
         raise ProtocolError("The peer sent JSON that is nested too deeply.") from None
     except ValueError:  # broken JSON; also an integer of more digits than Python converts
@@ -238,6 +239,15 @@ def parse_object(message: str | bytes) -> dict[str, Any]:
     if type(body) is not dict:
         raise ProtocolError(f"The peer sent JSON that is no object: {_repr(body)}.")
     return body
+
+
+def _read_json(message: str) -> object:
+    """json.loads, which spends a third of its time on a search for white space at both ends."""
+    if message.startswith("{"):
+        body, end = _decode(message)
+        if end == len(message):
+            return body
+    return json.loads(message)
 
 
 def decode_payload(media: dict[str, Any]) -> bytes:
