@@ -3,7 +3,7 @@
 The client of the cartesia package makes the connection: address, key and version are its
 business. Messages go around its models and its queues. Checking one request against its types
 costs 150 us, and the queues hand late audio of a cancelled context to the next one. They go around
-the queue of websockets, too: to wake a task for each costs as much as to read it.
+the frames and the queue of websockets, too: to wake a task for each costs as much as to read it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from cartesia.types.websocket_connection_options import WebsocketConnectionOptio
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
-from websockets.protocol import Event
+from websockets.protocol import Event, State
 
 from ..config import Cartesia
 from ..vendors import cartesia as codec
+from ..wire.websocket import Splitter
 from .logs import logger
 
 log = logger("io-vendors")
@@ -41,13 +42,39 @@ MAX_WAITING = 1024  # messages that the server has not taken
 
 
 class _Connection(ClientConnection):
-    """One that hands over whole messages as they come, once `take` is set."""
+    """One that hands over whole messages where they arrive, once `take` is set."""
 
     take: Callable[[bytes], None] | None = None
+    _splitter: Splitter | None = None  # from the end of the handshake on
+    _seen = b""  # the end of what came before
     _begun = b""  # of a message in several frames
 
+    def data_received(self, data: bytes) -> None:
+        """From the loop."""
+        if self._splitter is None:
+            data = self._shake_hands(data)
+        for is_text, part in self._splitter.feed(data) if self._splitter is not None else ():
+            if not is_text:
+                super().data_received(part)
+            elif self.protocol.state is State.OPEN:  # else it was broken, or they said goodbye
+                self.process_event(Frame(Opcode.TEXT, part))
+
+    def _shake_hands(self, data: bytes) -> bytes:
+        """Let the protocol have the answer to our handshake. Returns what follows it."""
+        seen = self._seen + data
+        end = seen.find(_BLANK_LINE)
+        cut = len(data) if end < 0 else end + len(_BLANK_LINE) - len(self._seen)
+        super().data_received(data[:cut])
+        if self.protocol.state is State.OPEN:
+            self._splitter = Splitter(MAX_MESSAGE, masked=False)
+            return data[cut:]
+        if data[cut:]:  # a refusal has a body
+            super().data_received(data[cut:])
+        self._seen = seen[1 - len(_BLANK_LINE) :]
+        return b""
+
     def process_event(self, event: Event) -> None:
-        """From the loop: a frame, or the answer to the handshake."""
+        """A frame, or the answer to the handshake."""
         take = self.take
         if take is None or not isinstance(event, Frame) or event.opcode not in _DATA:
             super().process_event(event)
@@ -60,6 +87,7 @@ class _Connection(ClientConnection):
             self._begun = message
 
 
+_BLANK_LINE = b"\r\n\r\n"
 _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
 

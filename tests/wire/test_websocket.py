@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
-from websockets.protocol import State
-from websockets.server import ServerProtocol
+from websockets.protocol import Protocol, Side, State
 
 from threadline.wire.websocket import Splitter, text_frame
 
@@ -30,10 +31,11 @@ def client_frame(head: int, data: bytes, *, masked: bool = True, wide: int = 0) 
 
 
 class Whole:
-    """The library alone."""
+    """The library alone, as the end of a stream that is masked, a client's, or is not."""
 
-    def __init__(self) -> None:
-        self.protocol = ServerProtocol(state=State.OPEN, max_size=MAX)
+    def __init__(self, masked: bool = True) -> None:
+        side = Side.SERVER if masked else Side.CLIENT
+        self.protocol = Protocol(side, state=State.OPEN, max_size=MAX)
         self.seen: list[Seen] = []
 
     def feed(self, data: bytes) -> None:
@@ -50,9 +52,9 @@ class Whole:
 class Split(Whole):
     """The same behind a splitter, which may take text messages away from it."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.splitter = Splitter(MAX)
+    def __init__(self, masked: bool = True) -> None:
+        super().__init__(masked)
+        self.splitter = Splitter(MAX, masked=masked)
         self.taken = 0
 
     def feed(self, data: bytes) -> None:
@@ -66,23 +68,30 @@ class Split(Whole):
                 super().feed(part)
 
 
-texts = st.binary(max_size=MAX)
-good = st.one_of(
-    st.builds(client_frame, st.just(0x81), texts, wide=st.sampled_from((0, 2, 8))),
-    st.builds(client_frame, st.sampled_from((0x01, 0x80, 0x00, 0x82)), texts),
-    st.builds(client_frame, st.sampled_from((0x89, 0x8A)), st.binary(max_size=125)),
-)
-bad = st.one_of(
-    st.builds(client_frame, st.integers(0, 255), texts, masked=st.booleans()),
-    st.just(client_frame(0x81, bytes(MAX + 1))),
-    st.just(client_frame(0x88, b"\x03\xe8bye")),
-)
-streams = st.lists(st.one_of(good, good, good, bad), max_size=8).map(b"".join)
+def streams(masked: bool) -> st.SearchStrategy[bytes]:
+    texts = st.binary(max_size=MAX)
+    right = partial(st.builds, client_frame, masked=st.just(masked))
+    good = st.one_of(
+        right(st.just(0x81), texts, wide=st.sampled_from((0, 2, 8))),
+        right(st.sampled_from((0x01, 0x80, 0x00, 0x82)), texts),
+        right(st.sampled_from((0x89, 0x8A)), st.binary(max_size=125)),
+    )
+    bad = st.one_of(
+        st.builds(client_frame, st.integers(0, 255), texts, masked=st.booleans()),
+        st.just(client_frame(0x81, bytes(MAX + 1), masked=masked)),
+        st.just(client_frame(0x88, b"\x03\xe8bye", masked=masked)),
+    )
+    return st.lists(st.one_of(good, good, good, bad), max_size=8).map(b"".join)
 
 
-@given(streams, st.lists(st.integers(0, 4000), max_size=12))
-def test_the_protocol_alone_would_see_the_same(stream: bytes, cuts: list[int]) -> None:
-    alone, split = Whole(), Split()
+sides = st.booleans().flatmap(lambda masked: st.tuples(st.just(masked), streams(masked)))
+
+
+@patch("websockets.frames.secrets.token_bytes", lambda size: MASK)  # of a client's own frames
+@given(sides, st.lists(st.integers(0, 4000), max_size=12))
+def test_the_protocol_alone_would_see_the_same(side: tuple[bool, bytes], cuts: list[int]) -> None:
+    masked, stream = side
+    alone, split = Whole(masked), Split(masked)
     places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
     for begin, end in pairwise(places):
         split.feed(stream[begin:end])
@@ -95,12 +104,13 @@ def test_the_protocol_alone_would_see_the_same(stream: bytes, cuts: list[int]) -
     assert rest == others
 
 
+@pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 200, MAX])
-def test_whole_texts_never_reach_the_protocol(size: int) -> None:
-    split = Split()
-    frame = client_frame(0x81, (bytes(range(256)) * 2)[:size])
-    split.feed(frame * 3 + frame[:5])
-    split.feed(frame[5:])
+def test_whole_texts_never_reach_the_protocol(size: int, masked: bool) -> None:
+    split = Split(masked)
+    frame = client_frame(0x81, (bytes(range(256)) * 2)[:size], masked=masked)
+    split.feed(frame * 3 + frame[:1])
+    split.feed(frame[1:])
     assert split.taken == 4
     assert not split.protocol.reader.buffer
     assert set(split.seen) == {(Opcode.TEXT, (bytes(range(256)) * 2)[:size], True)}

@@ -1,4 +1,4 @@
-"""The part of a WebSocket that every 20 ms of a call pass through: short text messages.
+"""The part of a WebSocket that every 20 ms of a call pass through: whole text messages.
 
 The protocol of the websockets library makes half a dozen objects of a message and takes longer
 over it than the rest of its way to vad. Here a whole text message is two slices; all that is
@@ -26,22 +26,27 @@ _short_head, _long_head, _longest_head = Struct("!BB"), Struct("!BBH"), Struct("
 
 
 class Splitter:
-    """One client's stream, from the end of the handshake on, cut where its frames are.
+    """One peer's stream, from the end of the handshake on, cut where its frames are.
 
     ``max_bytes`` bounds a text message; what is longer is left to the protocol, which refuses it.
+    ``masked``: the peer is a client; a server's frames are plain.
     """
 
-    __slots__ = ("_foreign", "_fragment", "_max", "_rest")
+    __slots__ = ("_foreign", "_fragment", "_mask", "_max", "_rest")
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, *, masked: bool = True) -> None:
         self._max = max_bytes
+        self._mask = _MASKED if masked else 0
         self._rest = b""  # of a frame that is not complete
         self._foreign = 0  # so many of the bytes to come are the protocol's
         self._fragment = False  # a message in several frames has begun
 
     def feed(self, data: bytes) -> list[tuple[bool, bytes]]:
         """Take more of the stream; give, in its order, text messages (True, the text, unmasked)
-        and what is for the protocol (False, as it came). It never raises."""
+        and what is for the protocol (False, as it came). It never raises.
+
+        A text that follows what the protocol found broken is none: ask it, or whoever closed.
+        """
         found: list[tuple[bool, bytes]] = []
         if self._rest:
             data = self._rest + data
@@ -56,23 +61,25 @@ class Splitter:
             if size - at < 2:
                 break
             first, second = data[at], data[at + 1]
-            length, body = second & _LENGTH, at + 6  # behind two bytes and the mask
+            mask = second & _MASKED
+            length, body = second & _LENGTH, at + (6 if mask else 2)
             if length == 126:
-                length, body = int.from_bytes(data[at + 2 : at + 4]), at + 8
+                length, body = int.from_bytes(data[at + 2 : at + 4]), body + 2
             elif length == 127:
-                length, body = int.from_bytes(data[at + 2 : at + 10]), at + 14
-            if body > size and second & _MASKED:
+                length, body = int.from_bytes(data[at + 2 : at + 10]), body + 8
+            if body > size:
                 break  # its head is not complete
             end = body + length
             if (
                 first == _WHOLE_TEXT
-                and second & _MASKED
+                and mask == self._mask
                 and length <= self._max
                 and not self._fragment
             ):
                 if end > size:
                     break
-                found.append((True, apply_mask(data[body:end], data[body - 4 : body])))
+                text = data[body:end]
+                found.append((True, apply_mask(text, data[body - 4 : body]) if mask else text))
                 at = end
             else:
                 self._foreign = self._left_over(first, second, end - at)
@@ -83,7 +90,7 @@ class Splitter:
         """How much is the protocol's when a frame begins that is not ours; `size` is the frame's.
         All of it, once the protocol is broken or the peer has said goodbye."""
         opcode = first & _OPCODE
-        if opcode not in _KNOWN or first & _RESERVED or not second & _MASKED:
+        if opcode not in _KNOWN or first & _RESERVED or second & _MASKED != self._mask:
             return _ALL
         if opcode in (_TEXT, _BINARY, _CONTINUATION):
             self._fragment = not first & _FIN
