@@ -2,8 +2,8 @@
 
 Silero is a small recurrent network. It keeps a state per stream and wants to see the last 32
 samples of the previous window before the new one. Both live here, one row per call slot, so that
-the windows of every call that is due go through the network as one batch: in a batch of 32 a
-window costs a fifth of what it costs alone, and comes to the same number but for its rounding.
+the windows of every call that is due go through the network as one batch: in a batch of 64 a
+window costs a sixth of what it costs alone, and comes to the same number but for its rounding.
 
 Not thread-safe: one thread owns a `Silero`, and with it the state of every slot.
 """
