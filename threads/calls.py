@@ -8,6 +8,8 @@ carries both, and whoever takes it off a queue compares.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from .ring import AudioRing, Cursor
 
 FRAME = 160
@@ -67,3 +69,12 @@ class Call:
     def live(self) -> bool:
         """Is somebody on the line? A momentary answer, from any thread."""
         return self.generation.at & 1 == 1
+
+
+AUDIO_RINGS: Mapping[str, Callable[[Call], AudioRing]] = {
+    "heard": lambda call: call.heard,
+    "speech": lambda call: call.speech,
+    "outgoing": lambda call: call.outgoing,
+    "due": lambda call: call.due,
+}
+"""Its rings, by name, for reports."""

@@ -28,13 +28,13 @@ from ..errors import AddressError, ConfigError
 from ..observe.histogram import LATENESS_MS, Histogram
 from ..observe.prometheus import CONTENT_TYPE, Sample, counter, gauge, milliseconds
 from ..wire import signature, twiml
+from .awake import Pulse
 from .calls import Call
 from .connection import STREAM_PATH, Doorway, Leg
 from .logs import logger
 from .messages import CallClosed, Drain, HangUp
 from .realtime import MEDIA_PRIORITY, prepare_thread
 from .siblings import Siblings
-from .stalls import Pulse
 from .wake import Inbox, Outbox
 
 log = logger("io-calls")

@@ -6,7 +6,6 @@ several threads at once: readiness, and what the return of the GIL means.
 
 from __future__ import annotations
 
-import math
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -29,7 +28,8 @@ from ..talking.clauses import ClauseCutter
 from . import logs
 from .asr import AsrStage
 from .asr_process import Recogniser
-from .calls import Call
+from .awake import Awake, Pulse
+from .calls import AUDIO_RINGS, Call
 from .endpoint import EndpointStage
 from .gil import Flip, GilWatch, Verdict
 from .io_calls import IoCalls
@@ -38,7 +38,7 @@ from .pacer import Pacer
 from .realtime import lock_memory
 from .reply import ReplyStage
 from .siblings import Siblings
-from .stalls import LIMIT_MS
+from .stalls import Stage as Watched
 from .supervisor import Running, Stage, Supervisor
 from .tts import TtsStage, Voice
 from .vad import VadStage
@@ -49,10 +49,6 @@ from .workers import Crew, WorkerStage
 log = logs.logger("server")
 
 FRAME_SECONDS = 0.02
-# What a turn of these may take; the others have two frames.
-VOICE_MS = 1_500.0  # a long clause of the local voice, on a loaded machine
-MODEL_MS = 1_000.0  # a batch of the end-of-turn model
-SDK_MS = 100.0  # a burst of requests: each takes its client some ms
 FALLBACK_SHARE = 4  # with the GIL on, one call in so many is admitted
 FALLBACK_PREBUFFER = 3  # and so many times the prebuffer
 
@@ -254,34 +250,30 @@ class Server:
         """In the order of their start: those that are asked before those that ask."""
         reply = self.inboxes["reply"]
 
-        def made(
-            stage: Stage,
-            wake: Callable[[], None],
-            awake: Callable[[int], int],
-            limit_ms: float = LIMIT_MS,
-        ) -> Running:
+        def made(stage: Stage, wake: Callable[[], None], awake: Awake | Pulse) -> Running:
             failed: Outbox[object] = reply.port(f"{stage.name}'s defects")
-            return Running(stage, wake, failed, awake, limit_ms)
+            return Running(stage, wake, failed, awake)
 
-        def with_inbox(stage: Any, limit_ms: float = LIMIT_MS) -> Running:
-            return made(stage, stage.inbox.wake, lambda now: int(stage.inbox.awake), limit_ms)
+        def with_inbox(stage: Any) -> Running:
+            return made(stage, stage.inbox.wake, stage.inbox.awake)
 
-        running = [with_inbox(worker, math.inf) for worker in self.workers]
+        running = [with_inbox(worker) for worker in self.workers]
         running.append(with_inbox(self.asr))  # its child loads a model while the others begin
-        for stage, limit_ms in ((self.tts, VOICE_MS), (self.endpoint, MODEL_MS)):
-            if stage is not None:
-                running.append(with_inbox(stage, limit_ms))
+        running += [with_inbox(one) for one in (self.tts, self.endpoint) if one is not None]
         if self.vendors is not None:
-            vendors = self.vendors
-            running.append(made(vendors, vendors.stop, vendors.pulse.awake, SDK_MS))
+            running.append(made(self.vendors, self.vendors.stop, self.vendors.pulse))
         running += [with_inbox(self.reply), with_inbox(self.vad)]
-        running.append(made(self.pacer, lambda: None, lambda now: self.pacer.awake))  # a timer's
-        io = made(self.io, self.io.stop, self.io.pulse.awake)
+        running.append(made(self.pacer, lambda: None, self.pacer.awake))  # a timer wakes it
+        io = made(self.io, self.io.stop, self.io.pulse)
         self.io.defect = io.blame
         return [*running, io]
 
     def start(self) -> None:
         """Start every thread. Raises the reason, in one sentence, when one cannot."""
+        writer = logs.writer()
+        if writer is not None:
+            box = writer.inbox
+            self.watch.add(Watched("log", writer.thread, lambda: writer.beat, box.wake, box.awake))
         self.supervisor.start()
         host, port = self.address
         log.info("listening", host=host, port=port, calls=self.io.limit)
@@ -360,8 +352,15 @@ class Server:
         return merge({str(row): one for row, one in pages if one}, "process")
 
     def _depths(self) -> dict[str, object]:
-        """What waits in the rings, for the report of a stall."""
-        return {"depths": {name: inbox.depth() for name, inbox in self.inboxes.items()}}
+        """What waits in the rings, for the report of a stall: events by the thread they wait for,
+        and the most audio records that wait on one call."""
+        events = {name: inbox.depth() for name, inbox in self.inboxes.items()}
+        live = [call for call in self.calls if call.live]
+        audio = {
+            name: max((ring(call).depth() for call in live), default=0)
+            for name, ring in AUDIO_RINGS.items()
+        }
+        return {"depths": events, "audio_depths": audio, "calls": len(live)}
 
     def _samples(self) -> Iterable[Sample]:
         """For the metrics page: what the return of the GIL changes."""

@@ -147,7 +147,7 @@ class VadStage:
         if not self.inbox.wait(1.0 if kept else 0.02):
             return
         # Every call has its own phase: without this nap each frame would be a batch of its own.
-        time.sleep(self._pause * (2 if self._batch >= LARGE_BATCH else 1))
+        self.inbox.nap(self._pause * (2 if self._batch >= LARGE_BATCH else 1))
         self.inbox.clear()
         for event in self.inbox.events():
             self._advised(event)
