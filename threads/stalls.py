@@ -1,11 +1,11 @@
 """Short stalls: a thread that was awake for longer than its turns take, and where it was then.
 
-Part of the `watch` thread, which looks some sixty times a second. Every thread tells since when it has
-been awake, and which stretch was too long (awake.py). One that is about to be is asked for its
+Part of the `watch` thread, which looks some sixty times a second. Every thread tells since when it
+has been awake, and which stretch was too long (awake.py). One that is about to be is asked for its
 stack at once; when it is over the stall is reported: how long, where, how much of it the thread
 ran or only waited for a core (from /proc), what lay in the rings, and what the garbage collector
-was at. A thread that would have been within its limit, had it had a core, has no defect: that is
-counted, and said more quietly.
+was at. A thread that mostly waited for a core, or would have been within its limit with one, has
+no defect: that is counted, and said more quietly.
 
 A look that is itself late, and not for want of a core, proves nothing about others: the whole
 process stood still, or this thread was held up. The latter it tells of itself: an alarm has written
@@ -25,6 +25,7 @@ from .stacks import Alarm, core_times, stacks
 
 LOOK_SECONDS = 0.015
 _STOOD_STILL = 15e6  # ns by which a look is late for no known reason
+_FRESH = 20_000_000  # ns; a stretch that was met later may have begun with anything
 _EARLY = 15e6  # ns before its limit a thread is asked where it is: a look may be late by as much
 _ANSWER_MS = 5  # for its answer; one that has no core is asked again at the next look
 _log = logs.logger("watch")
@@ -48,17 +49,28 @@ class Stage:
 class _Watched:
     """What is known of one thread."""
 
-    __slots__ = ("fields", "ran", "since", "stack", "stage", "stalls", "starved", "told", "waited")
+    __slots__ = (
+        "fields",
+        "ran",
+        "seen",
+        "since",
+        "stack",
+        "stage",
+        "stalls",
+        "starved",
+        "told",
+        "waited",
+    )
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.told = stage.awake.overlong  # the last one that was judged
         self.stalls = self.starved = 0
-        self.meet(0)
+        self.meet(0, 0)
 
-    def meet(self, since: int) -> None:
+    def meet(self, since: int, now: int) -> None:
         """A stretch that was not seen before."""
-        self.since = since
+        self.since, self.seen = since, now
         self.ran, self.waited = core_times(self.stage.thread) if since else (0, 0)
         self.stack = ""
         self.fields: Mapping[str, object] | None = None  # once it has taken suspiciously long
@@ -109,12 +121,12 @@ class Stalls:
         overlong = awake.overlong
         if overlong is not None and overlong is not one.told:
             one.told = overlong
-            if self._length(overlong.since, overlong.until) > overlong.limit:
+            if one.since == overlong.since:  # else no look fell into it: nothing is known of it
                 self._report(one, overlong)
         if not since:
             return
         if since != one.since:
-            one.meet(since)
+            one.meet(since, now)
         if not one.stack and self._length(since, now) > limit - _EARLY:
             one.fields = one.fields or self._state()
             one.stack = stacks().of(one.stage.thread, _ANSWER_MS)
@@ -131,7 +143,7 @@ class Stalls:
             one.stack = stacks().written()
             self._report(one, overlong)
         before = one.ran + one.waited
-        one.meet(one.stage.awake.look(now))
+        one.meet(one.stage.awake.look(now), now)
         if self._alarm is not None:
             self._alarm.put_off(LOOK_SECONDS + _EARLY / 1e9)
         return one.ran + one.waited - before
@@ -143,10 +155,13 @@ class Stalls:
 
     def _report(self, one: _Watched, stretch: Stretch) -> None:
         took = stretch.until - stretch.since
-        seen = one.since == stretch.since  # else no look fell into it: its times are too long
+        known = self._length(max(stretch.since, one.seen - _FRESH), stretch.until)
+        if known <= stretch.limit:
+            return
         ran, waited = core_times(one.stage.thread)  # only now: see there
         ran, waited = min(took, ran - one.ran), min(took, waited - one.waited)
-        starved = took - waited <= stretch.limit
+        # What it had to catch up with is the machine's doing as well.
+        starved = known - waited <= stretch.limit or waited > took / 2
         one.starved += starved
         one.stalls += not starved
         (_log.info if starved else _log.warning)(
@@ -155,8 +170,8 @@ class Stalls:
             ms=round(took / 1e6, 1),
             ran_ms=round(ran / 1e6, 1),
             waited_for_core_ms=round(waited / 1e6, 1),
-            stack=one.stack if seen else "",
-            **((seen and one.fields) or self._state()),
+            stack=one.stack,
+            **(one.fields or self._state()),
         )
 
     def samples(self) -> Iterable[Sample]:
