@@ -8,8 +8,6 @@ carries both, and whoever takes it off a queue compares.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 from .ring import AudioRing, Cursor
 
 FRAME = 160
@@ -17,6 +15,9 @@ FRAME = 160
 
 WINDOW = 256
 """Bytes and samples of one 32 ms VAD window."""
+
+FRAME_AGE = "threadline_frame_age_seconds"
+"""The metric of how old a caller's audio is where it arrives."""
 
 # Flags of outgoing records.
 END_OF_CLAUSE = 1
@@ -69,12 +70,3 @@ class Call:
     def live(self) -> bool:
         """Is somebody on the line? A momentary answer, from any thread."""
         return self.generation.at & 1 == 1
-
-
-AUDIO_RINGS: Mapping[str, Callable[[Call], AudioRing]] = {
-    "heard": lambda call: call.heard,
-    "speech": lambda call: call.speech,
-    "outgoing": lambda call: call.outgoing,
-    "due": lambda call: call.due,
-}
-"""Its rings, by name, for reports."""

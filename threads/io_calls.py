@@ -48,6 +48,7 @@ Answer = tuple[int, str, bytes]
 _TEXT = "text/plain; charset=utf-8"
 _BACKLOG = 512  # connections that the kernel holds for us
 _ELSEWHERE_SECONDS = 0.02  # for a sibling to let somebody in
+REFUSALS = ("full", "strained", "draining", "unsigned")
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -108,7 +109,7 @@ class IoCalls:
         self.stale = 0
         self.clears = 0
         self.opened = 0
-        self.refused = 0
+        self.refusals = dict.fromkeys(REFUSALS, 0)
 
     @property
     def on_call(self) -> Call | None:
@@ -251,10 +252,10 @@ class IoCalls:
                 path, lower, websocket=True, public_url=self.config.public_url
             )
             if not signature.valid(token, url, (), lower.get("x-twilio-signature")):
-                return self._refuse(403, "the request is not signed by the carrier")
+                return self._refuse(403, "the request is not signed by the carrier", "unsigned")
         busy = self._busy()
         if busy:
-            return self._refuse(503, busy)
+            return self._refuse(503, busy, self._why())
         leg.call = self._free.popleft()
         self._by_slot[leg.call.slot] = leg
         self.opened += 1
@@ -273,8 +274,12 @@ class IoCalls:
             return self._closed() or f"all {self.limit} lines are in use"
         return self._closed()
 
-    def _refuse(self, status: int, reason: str) -> tuple[int, str]:
-        self.refused += 1
+    def _why(self) -> str:
+        """The same, as the metrics call it."""
+        return "draining" if self.draining else "strained" if self.strained else "full"
+
+    def _refuse(self, status: int, reason: str, kind: str) -> tuple[int, str]:
+        self.refusals[kind] += 1
         log.warning("call refused", status=status, reason=reason)
         return status, reason
 
@@ -338,7 +343,7 @@ class IoCalls:
             if not signature.valid(token, url, pairs, headers.get("x-twilio-signature")):
                 return 403, _TEXT, b"The request is not signed by the carrier.\n"
         if self._busy() and not self._elsewhere():
-            self.refused += 1
+            self.refusals[self._why()] += 1
             return 200, "text/xml", twiml.busy().encode()
         stream = signature.request_url(STREAM_PATH, headers, websocket=True, public_url=public)
         caller = {
@@ -373,9 +378,10 @@ class IoCalls:
         )
         for name, help_text, value in (
             ("threadline_calls_opened_total", "Calls admitted.", self.opened),
-            ("threadline_calls_refused_total", "Calls refused.", self.refused),
             ("threadline_io_frames_total", "Frames written.", self.frames),
             ("threadline_io_clears_total", "Clears sent.", self.clears),
             ("threadline_io_stale_frames_total", "Frames of an older epoch held back.", self.stale),
         ):
             yield counter(name, help_text, value)
+        for reason, value in self.refusals.items():
+            yield counter("threadline_calls_refused_total", "Calls refused.", value, reason=reason)

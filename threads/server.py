@@ -29,7 +29,8 @@ from . import logs
 from .asr import AsrStage
 from .asr_process import Recogniser
 from .awake import Awake, Pulse
-from .calls import AUDIO_RINGS, Call
+from .calls import Call
+from .depths import Depths
 from .endpoint import EndpointStage
 from .gil import Flip, GilWatch, Verdict
 from .io_calls import IoCalls
@@ -89,14 +90,19 @@ class Server:
         if verdict.fallback:
             self._fall_back()
         running = self._running()
+        self._depths = Depths(self.calls, self.inboxes)
         collector = Collector(lambda: self.io.live)
         self.watch = Watch(
             stages=[one.watched() for one in running],
-            sources=[*(one.stage.samples for one in running), self._samples],
+            sources=[
+                *(one.stage.samples for one in running),
+                self._depths.samples,
+                self._samples,
+            ],
             collector=collector,
             gil_sample=self._gil.sample,
             gil_changed=self._gil_changed,
-            state=self._depths,
+            state=self._depths.state,
             each_second=self._look,
             publish=self._publish,
         )
@@ -335,7 +341,9 @@ class Server:
             self.asr.recogniser.placement = "process"
 
     def _look(self, now: float) -> None:
-        """Once a second, on the watch thread: is there room for further calls?"""
+        """Once a second, on the watch thread: how full are the rings, and is there room for
+        further calls?"""
+        self._depths.look()
         before = self._headroom.reason
         waited = max(0.0, now - self.asr.oldest) if self.asr.oldest else 0.0
         counts = self.io.lateness.snapshot().counts
@@ -350,17 +358,6 @@ class Server:
         self._siblings.publish(page)
         pages = enumerate(self._siblings.pages())
         return merge({str(row): one for row, one in pages if one}, "process")
-
-    def _depths(self) -> dict[str, object]:
-        """What waits in the rings, for the report of a stall: events by the thread they wait for,
-        and the most audio records that wait on one call."""
-        events = {name: inbox.depth() for name, inbox in self.inboxes.items()}
-        live = [call for call in self.calls if call.live]
-        audio = {
-            name: max((ring(call).depth() for call in live), default=0)
-            for name, ring in AUDIO_RINGS.items()
-        }
-        return {"depths": events, "audio_depths": audio, "calls": len(live)}
 
     def _samples(self) -> Iterable[Sample]:
         """For the metrics page: what the return of the GIL changes."""

@@ -39,8 +39,9 @@ from ..listening.speech import (
     State,
     Taken,
 )
-from ..observe.prometheus import Sample, counter
-from .calls import WINDOW, Call
+from ..observe.histogram import LATENCY_MS, Histogram
+from ..observe.prometheus import Sample, counter, milliseconds
+from .calls import FRAME_AGE, WINDOW, Call
 from .messages import Doubt, FloorTaken, Lapse, Opinion, Patience, Silence, TurnOver
 from .wake import Inbox, Outbox
 
@@ -124,6 +125,7 @@ class VadStage:
         self._windows = np.empty((len(calls), WINDOW), np.float32)
         # Reports.
         self.beat = 0
+        self.age = Histogram(LATENCY_MS)  # one observation a run: the oldest window's
         self.windows = 0
         self.runs = 0
         self.skipped = 0
@@ -220,6 +222,7 @@ class VadStage:
         levels = 10 * np.log10(power + 1e-12)  # dBFS; digital silence is -120
         self.runs += 1
         self.windows += len(ears)
+        self.age.observe((time.monotonic_ns() - min(ear.heard_at for ear in ears)) / 1e6)
         for ear, chance, level in zip(ears, chances.tolist(), levels.tolist(), strict=True):
             self.on_call = ear.call
             window = bytes(ear.pending[:WINDOW])
@@ -301,6 +304,9 @@ class VadStage:
 
     def samples(self) -> Iterable[Sample]:
         """For /metrics, from the watch thread."""
+        yield milliseconds(
+            FRAME_AGE, "How old a caller's audio is when it gets there.", self.age, hop="vad"
+        )
         for name, help_text, value in (
             ("windows", "32 ms windows judged.", self.windows),
             ("runs", "Runs of the model; windows / runs is the batch size.", self.runs),

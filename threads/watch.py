@@ -20,11 +20,14 @@ from __future__ import annotations
 import gc
 import math
 import os
+import platform
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 
 from ..observe.histogram import LATENESS_MS, Histogram
 from ..observe.prometheus import Sample, counter, gauge, render
@@ -79,6 +82,7 @@ class Watch:
         self._inbox = Inbox("watch")
         self._stopping = False
         self._process = read_process()
+        self._build = build()
 
         def facts() -> Mapping[str, object]:
             return {**state(), "gc": collector.state()}
@@ -139,6 +143,8 @@ class Watch:
         )
         for name, text, value in gauges:
             yield Sample(name, text, "gauge", {}, float(value))
+        text = "What runs here."
+        yield gauge("threadline_build_info", text, 1.0, **self._build)
         text = "Log records lost because a thread logged faster than stderr took them."
         yield Sample("threadline_log_dropped_total", text, "counter", {}, logs.dropped())
         yield from self._heart.samples()
@@ -154,7 +160,8 @@ class _Heart:
     turns: int = -1
     since: float | None = None  # it has been stalled
     stalls: int = 0
-    waited: int = 0  # ns for a core, in its thread's life
+    ran: int = 0  # ns on a core, in its thread's life
+    waited: int = 0  # ns for one
 
 
 class _Heartbeats:
@@ -176,7 +183,7 @@ class _Heartbeats:
         for heart in self._hearts:
             stage = heart.stage
             turns = stage.beat()
-            _, waited = core_times(stage.thread)
+            heart.ran, waited = core_times(stage.thread)
             if turns != heart.turns:
                 heart.turns = turns
                 self._goes_on(heart, now)
@@ -205,6 +212,8 @@ class _Heartbeats:
             name, stalled = heart.stage.name, float(heart.since is not None)
             text = "1 while a stage that was woken does not turn its loop."
             yield gauge("threadline_stage_stalled", text, stalled, stage=name)
+            text = "Time on a core."
+            yield counter("threadline_stage_cpu_seconds_total", text, heart.ran / 1e9, stage=name)
             text = "How often that began."
             yield counter("threadline_stage_stalls_total", text, heart.stalls, stage=name)
 
@@ -284,6 +293,19 @@ class Collector:
         self.pauses.observe(ms)
         if ms >= self.LONG_MS:
             _log.warning("long garbage collection", ms=round(ms, 1), collected=info["collected"])
+
+
+def build() -> Mapping[str, str]:
+    """Our version, and the interpreter's."""
+    free = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+    try:
+        version = metadata.version("threadline")
+    except metadata.PackageNotFoundError:
+        version = "not installed"  # run from its source
+    return {
+        "version": version,
+        "python": platform.python_version() + "t" * free,
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,7 +165,7 @@ class Scene:
         io.lateness = SimpleNamespace(observe=lambda _: None)
         io.limit, io.draining = 1, False
         io.strained, io.siblings = "", None
-        io.beat = io.frames = io.stale = io.clears = io.opened = io.refused = 0
+        io.beat = io.frames = io.stale = io.clears = io.opened = 0
         io._on_leg = None
         return io
 
