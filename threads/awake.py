@@ -7,6 +7,7 @@ stretch that took longer than it may is kept until the next such one, and none i
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,11 +21,14 @@ PULSE_MS = 30.0
 
 
 class Stretch(NamedTuple):
-    """One stretch that took too long, in monotonic ns; `limit`: what it might have taken."""
+    """One stretch that took too long, in monotonic ns; `limit`: what it might have taken. `ran` and
+    `waited` are the thread's `core_times` at its end."""
 
     since: int
     until: int
     limit: float
+    ran: int
+    waited: int
 
 
 class Awake:
@@ -71,7 +75,7 @@ class Awake:
 
     def _judge(self, now: int) -> None:
         if self.since and now - self.since > self.limit:
-            self.overlong = Stretch(self.since, now, self.limit)
+            self.overlong = Stretch(self.since, now, self.limit, *core_times())
 
 
 class Pulse:
@@ -102,7 +106,7 @@ class Pulse:
 
     def _came_round(self, now: int) -> None:
         if now - self._since > self.limit:
-            self.overlong = Stretch(self._since, now, self.limit)
+            self.overlong = Stretch(self._since, now, self.limit, *core_times())
         self._answered += 1
 
     def look(self, now: int) -> int:
@@ -117,3 +121,19 @@ class Pulse:
     def close(self) -> None:
         """After both threads have ended."""
         os.close(self._fd)
+
+
+def core_times(thread: threading.Thread | None = None) -> tuple[int, int]:
+    """How long a thread has run on a core, and has been runnable without one, in its life, ns.
+
+    Of the calling one, unless another is named. Zeros when it is gone, or the kernel does not
+    count. A wait that goes on is not in the sum yet. proc(5), schedstat: run time, waiting time,
+    slices.
+    """
+    task = "thread-self" if thread is None else f"self/task/{thread.native_id}"
+    try:
+        with open(f"/proc/{task}/schedstat", "rb") as stat:
+            ran, waited, _ = map(int, stat.read().split())
+            return ran, waited
+    except OSError, ValueError:
+        return 0, 0

@@ -1,4 +1,4 @@
-"""Where a thread is, and what its core time went on; for the `watch` thread.
+"""Where a thread is; for the `watch` thread.
 
 The stack of one other thread is had without stopping the world: faulthandler's handler runs in C
 on the thread that gets the signal, even in the middle of a long C call, and writes its own stack
@@ -98,17 +98,3 @@ class Alarm:
         if self._timer is not None:
             self._libc.timer_delete(self._timer)
             self._timer = None
-
-
-def core_times(thread: threading.Thread) -> tuple[int, int]:
-    """How long a thread has run on a core, and has been runnable without one, in its life, ns.
-
-    Zeros when it is gone, or the kernel does not count. A wait that goes on is not in the sum yet.
-    proc(5), schedstat: run time, waiting time, slices.
-    """
-    try:
-        with open(f"/proc/self/task/{thread.native_id}/schedstat", "rb") as stat:
-            ran, waited, _ = map(int, stat.read().split())
-            return ran, waited
-    except OSError, ValueError:
-        return 0, 0

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 
 from ..observe.prometheus import Sample, counter
 from . import logs
-from .awake import Awake, Pulse, Stretch
-from .stacks import Alarm, core_times, stacks
+from .awake import Awake, Pulse, Stretch, core_times
+from .stacks import Alarm, stacks
 
 LOOK_SECONDS = 0.015
 _STOOD_STILL = 15e6  # ns by which a look is late for no known reason
@@ -158,8 +158,7 @@ class Stalls:
         known = self._length(max(stretch.since, one.seen - _FRESH), stretch.until)
         if known <= stretch.limit:
             return
-        ran, waited = core_times(one.stage.thread)  # only now: see there
-        ran, waited = min(took, ran - one.ran), min(took, waited - one.waited)
+        ran, waited = stretch.ran - one.ran, stretch.waited - one.waited
         # What it had to catch up with is the machine's doing as well.
         starved = known - waited <= stretch.limit or waited > took / 2
         one.starved += starved

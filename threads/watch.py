@@ -32,7 +32,8 @@ from importlib import metadata
 from ..observe.histogram import LATENESS_MS, Histogram
 from ..observe.prometheus import Sample, counter, gauge, render
 from . import logs
-from .stacks import core_times, stacks
+from .awake import core_times
+from .stacks import stacks
 from .stalls import LOOK_SECONDS, Stage, Stalls
 from .wake import Inbox
 

@@ -1,13 +1,11 @@
 """The stack of one thread, asked of it or written by its own alarm."""
 
 import threading
-import time
 
-import pytest
 from helpers import DEADLINE, Worker, until
 
 from threadline.threads import stacks
-from threadline.threads.stacks import Alarm, core_times
+from threadline.threads.stacks import Alarm
 
 WAIT_MS = 1_000
 
@@ -81,28 +79,3 @@ def test_who_puts_the_alarm_off_has_not():
 def test_without_such_timers_nothing_is_written(monkeypatch):
     monkeypatch.setattr(stacks.ctypes, "CDLL", lambda name: object())
     assert alarmed(lambda alarm: alarm.put_off(0.001)) == ""
-
-
-def test_the_kernel_counts_how_long_a_thread_ran_and_waited_for_a_core():
-    def burn():
-        end = time.monotonic() + 0.3
-        while time.monotonic() < end:
-            pass
-
-    threads = [threading.Thread(target=burn) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    ran = waited = 0
-    while any(thread.is_alive() for thread in threads):
-        for thread in threads:
-            times = core_times(thread)
-            ran, waited = max(ran, times[0]), max(waited, times[1])
-    if not waited:
-        pytest.skip("this kernel does not count, or there are cores for all")
-    assert ran > 0
-
-
-def test_a_thread_that_is_gone_has_no_times():
-    worker = Worker(lambda: None)
-    worker.join()
-    assert core_times(worker.thread) == (0, 0)

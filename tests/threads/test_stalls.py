@@ -6,7 +6,7 @@ import time
 import pytest
 from helpers import DEADLINE, Worker, until
 
-from threadline.threads import stalls
+from threadline.threads import awake, stalls
 from threadline.threads.awake import LIMIT_MS, PULSE_MS, Awake, Pulse
 from threadline.threads.stalls import LOOK_SECONDS, Stage, Stalls
 
@@ -45,6 +45,15 @@ class Sleeper:
     def sleeps(self, at_ms):
         self.stage.awake._judge(at_ms * MS)
         self.stage.awake.since = 0
+
+
+@pytest.fixture(autouse=True)
+def times(monkeypatch):
+    """What the kernel says of every thread: ns that it ran and waited for a core."""
+    found = [0, 0]
+    for module in (awake, stalls):
+        monkeypatch.setattr(module, "core_times", lambda thread=None: tuple(found))
+    return found
 
 
 @pytest.fixture
@@ -149,14 +158,7 @@ def test_but_what_goes_on_after_a_late_look_is_told(sleeper, records):
     assert [event for _, event, _ in records.all] == ["stall"]
 
 
-def core_times(monkeypatch, ran=0, waited=0):
-    times = [ran * MS, waited * MS]
-    monkeypatch.setattr(stalls, "core_times", lambda thread: tuple(times))
-    return times
-
-
-def test_a_thread_that_waited_for_a_core_is_starved_and_not_stalled(sleeper, records, monkeypatch):
-    times = core_times(monkeypatch)
+def test_a_thread_that_waited_for_a_core_is_starved_and_not_stalled(sleeper, records, times):
     made = Stalls([sleeper.stage], dict)
     looks(made, 1000, 1020)
     sleeper.wakes(1021)
@@ -170,8 +172,7 @@ def test_a_thread_that_waited_for_a_core_is_starved_and_not_stalled(sleeper, rec
     assert (stalled(made), starved(made)) == ([0], [1])
 
 
-def test_who_was_too_long_even_without_the_waiting_is_stalled(sleeper, records, monkeypatch):
-    times = core_times(monkeypatch)
+def test_who_was_too_long_even_without_the_waiting_is_stalled(sleeper, records, times):
     made = Stalls([sleeper.stage], dict)
     looks(made, 1000, 1020)
     sleeper.wakes(1021)
@@ -187,9 +188,12 @@ def test_a_look_that_is_late_for_want_of_a_core_does_accuse(sleeper, records, mo
     itself = Stage("watch", threading.current_thread(), lambda: 0, lambda: None)
     itself.awake.since = 1
     waited = [0]
-    monkeypatch.setattr(
-        stalls, "core_times", lambda thread: (0, waited[0] * (thread is itself.thread))
-    )
+
+    def of(thread=None):
+        return 0, waited[0] * (thread is itself.thread)
+
+    for module in (awake, stalls):
+        monkeypatch.setattr(module, "core_times", of)
     made = Stalls([sleeper.stage], dict)
     made.begin(itself)
     made.look(1000 * MS)
@@ -203,8 +207,8 @@ def test_a_look_that_is_late_for_want_of_a_core_does_accuse(sleeper, records, mo
     assert [fields["stage"] for _, _, fields in records.all] == ["vad"]
 
 
-def test_waiting_from_before_does_not_excuse_a_stall(sleeper, records, monkeypatch):
-    times = core_times(monkeypatch, waited=100)
+def test_waiting_from_before_does_not_excuse_a_stall(sleeper, records, times):
+    times[1] = 100 * MS
     made = Stalls([sleeper.stage], dict)
     looks(made, 1000, 1020)
     times[1] += 900 * MS  # it waits a good deal, and not in this stretch
@@ -238,16 +242,16 @@ def test_one_that_joins_later_is_watched_as_well(sleeper, records):
 
 
 def test_who_watches_tells_of_itself(records):
-    awake, state = Awake(), {"depths": {}}
+    mine, state = Awake(), {"depths": {}}
 
     def turns():
         made = Stalls([], lambda: state)
-        made.begin(Stage("watch", threading.current_thread(), lambda: 0, lambda: None, awake))
+        made.begin(Stage("watch", threading.current_thread(), lambda: 0, lambda: None, mine))
         for hold_up in (lambda: None, hold_up_for_long, lambda: None):
-            awake.wakes()
+            mine.wakes()
             made.look(time.monotonic_ns())
             hold_up()
-            awake.sleeps()
+            mine.sleeps()
         made.end()
         return made
 
