@@ -88,6 +88,7 @@ class Stalls:
         self._alarm: Alarm | None = None
         self._state = state
         self._looked = 0
+        self._asked: _Watched | None = None  # has not answered yet
         self._blind = (0, 0)  # between which two looks nobody looked
         stacks()  # the signal handler must be there before the first stall
 
@@ -129,7 +130,12 @@ class Stalls:
             one.meet(since, now)
         if not one.stack and self._length(since, now) > limit - _EARLY:
             one.fields = one.fields or self._state()
-            one.stack = stacks().of(one.stage.thread, _ANSWER_MS)
+            one.stack = self._late_answer(one) or stacks().of(one.stage.thread, _ANSWER_MS)
+            self._asked = None if one.stack else one
+
+    def _late_answer(self, one: _Watched) -> str:
+        """What it wrote once it had a core, if it was the last one to be asked."""
+        return stacks().written() if self._asked is one else ""
 
     def _look_at_itself(self, now: int) -> int:
         """Returns for how long, since the last look, it ran or waited for a core, ns."""
@@ -169,7 +175,7 @@ class Stalls:
             ms=round(took / 1e6, 1),
             ran_ms=round(ran / 1e6, 1),
             waited_for_core_ms=round(waited / 1e6, 1),
-            stack=one.stack,
+            stack=one.stack or self._late_answer(one),
             **(one.fields or self._state()),
         )
 

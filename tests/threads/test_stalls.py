@@ -85,6 +85,33 @@ def test_a_stall_is_told_once_with_its_stack_and_what_else_is_known(sleeper, rec
     assert (stalled(made), starved(made)) == ([1], [0])
 
 
+def test_an_answer_that_comes_late_is_still_the_answer(sleeper, records, monkeypatch):
+    stacks = Stacks()
+    monkeypatch.setattr(stalls, "stacks", lambda: stacks)
+    made = Stalls([sleeper.stage], dict)
+    looks(made, 1000, 1020)
+    sleeper.wakes(1021)
+    made.look(1040 * MS)
+    made.look(1060 * MS)  # asked
+    stacks.late = "in the_culprit"
+    sleeper.sleeps(1071)
+    made.look(1080 * MS)
+    ((_, event, fields),) = records.all
+    assert (event, fields["stack"]) == ("stall", "in the_culprit")
+
+
+class Stacks:
+    """Those of a thread that has no core."""
+
+    late = ""
+
+    def of(self, thread, wait_ms):
+        return ""
+
+    def written(self):
+        return self.late
+
+
 def stalled(made):
     return [one.value for one in made.samples() if "slow" in one.name]
 
