@@ -275,8 +275,13 @@ def write(path: Path, calls: int, cases: Sequence[Case], verdict: str) -> None:
         fields = dict(example.fields)
         stack = str(fields.pop("stack"))
         text += ["One of them whole, as the log has it:", "", "```text"]
-        text += [f"{example.event} {json.dumps(fields)}"]
-        text += [line.replace(f"{ROOT}/", "") for line in stack.splitlines()]
+        text += [
+            f"{example.event}",
+            *(f"{name}: {json.dumps(one)}" for name, one in fields.items()),
+        ]
+        for folder in (ROOT, sys.base_prefix):
+            stack = stack.replace(f"{folder}/", "")
+        text += stack.splitlines()
         text += ["```", ""]
     path.write_text("\n".join(text), "utf-8")
 
