@@ -31,7 +31,7 @@ fmt:
     ruff check --fix
     ruff format
 
-# Measure: ring, asr, batch, speech, endpoint, turns, cascade, tools, pacing or shards.
+# Measure: ring, asr, batch, speech, endpoint, turns, cascade, tools, pacing, spread or shards.
 bench NAME *ARGS:
     @shift && if [ "{{ NAME }}" = tools ]; then \
         set -- --gil-python "$(./justw --gil python -c 'import sys; print(sys.executable)')" "$@"; \
@@ -118,6 +118,10 @@ mutants *ARGS:
 # Ten thousand short calls, or --minutes of a steady load: does one process grow? docs/soak.md.
 soak *ARGS:
     @env -u PYTHON_GIL python -m stress.soak "$@"
+
+# Hold up every thread for 50 ms and see what the watchdog says; writes docs/stalls.md.
+stalls *ARGS:
+    @env -u PYTHON_GIL python -m stress.stalls "$@"
 
 # What a call costs, by thread, function and line: --calls 50, --thread vad.
 profile *ARGS:

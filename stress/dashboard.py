@@ -38,6 +38,12 @@ def quantiles(metric: str, *shares: float, by: str = "") -> tuple[tuple[str, str
     )
 
 
+def named(legend: str, curves: tuple[tuple[str, str], ...]) -> tuple[str, str]:
+    """The only one of these curves, under another name."""
+    ((_, query),) = curves
+    return legend, query
+
+
 def rate(metric: str, legend: str = "", by: str = "") -> tuple[str, str]:
     """Curve of a counter, a second."""
     return legend or metric, f"sum{f' by ({by})' if by else ''} (rate({metric}[1m]))"
@@ -60,7 +66,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "cps",
                 (
                     rate("threadline_calls_opened_total", "opened"),
-                    rate("threadline_calls_refused_total", "refused"),
+                    rate("threadline_calls_refused_total", "{{reason}}", by="reason"),
                 ),
             ),
             Panel(
@@ -121,6 +127,58 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         ),
     ),
     (
+        "Hops",
+        (
+            Panel(
+                "How old a caller's audio is",
+                "s",
+                quantiles("threadline_frame_age_seconds", 0.5, 0.99, by="hop"),
+            ),
+            Panel(
+                "Audio records in one call's rings, p99",
+                "short",
+                quantiles("threadline_ring_depth_records", 0.99, by="ring"),
+            ),
+            Panel(
+                "Events that wait for a thread, p99",
+                "short",
+                quantiles("threadline_inbox_depth_events", 0.99, by="stage"),
+            ),
+        ),
+    ),
+    (
+        "Reaching the vendors",
+        (
+            Panel(
+                "To a connection, p95",
+                "s",
+                (
+                    named("model", quantiles("threadline_model_acquire_seconds", 0.95)),
+                    named("recogniser", quantiles("threadline_stt_connect_seconds", 0.95)),
+                    named("voice", quantiles("threadline_tts_vendor_acquire_seconds", 0.95)),
+                ),
+            ),
+            Panel(
+                "To the first byte, p95",
+                "s",
+                (
+                    named("model", quantiles("threadline_model_first_token_seconds", 0.95)),
+                    named("recogniser", quantiles("threadline_stt_final_seconds", 0.95)),
+                    named("voice", quantiles("threadline_tts_vendor_first_audio_seconds", 0.95)),
+                ),
+            ),
+            Panel(
+                "Left alone",
+                "short",
+                (
+                    ("model {{model}}", "max by (model) (threadline_model_breaker_open)"),
+                    ("recogniser {{kind}}", "max by (kind) (threadline_stt_breaker_open)"),
+                    ("voice", "max(threadline_tts_vendor_breaker_open)"),
+                ),
+            ),
+        ),
+    ),
+    (
         "Vendors",
         (
             Panel(
@@ -132,18 +190,43 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 ),
             ),
             Panel(
-                "Model requests",
+                "Requests and failures",
                 "cps",
                 (
                     rate("threadline_model_asked_total", "asked"),
                     rate("threadline_model_failed_total", "failed"),
                     rate("threadline_model_cancelled_total", "cancelled"),
+                    rate("threadline_stt_failed_total", "recogniser failed"),
+                    rate("threadline_tts_vendor_failed_total", "voice failed"),
                 ),
             ),
             Panel(
                 "Local recognition",
                 "s",
                 quantiles("threadline_asr_decode_seconds", 0.5, 0.95),
+            ),
+        ),
+    ),
+    (
+        "Machine",
+        (
+            Panel(
+                "Cores by thread",
+                "short",
+                (rate("threadline_stage_cpu_seconds_total", "{{stage}}", by="stage"),),
+            ),
+            Panel(
+                "Resident memory",
+                "bytes",
+                (("resident", "sum(threadline_process_resident_bytes)"),),
+            ),
+            Panel(
+                "Threads and descriptors",
+                "short",
+                (
+                    ("threads", "sum(threadline_process_threads)"),
+                    ("descriptors", "sum(threadline_process_fds)"),
+                ),
             ),
         ),
     ),

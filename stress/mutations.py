@@ -97,7 +97,7 @@ _READY = """\
 """
 _WAIT = """\
         woken = bool(self._ready.poll(timeout * 1000))
-        self.awake = time.monotonic_ns()
+        self.awake.wakes()
         self.clear()
         return woken
 """

@@ -25,12 +25,13 @@ from ..chains import names
 from ..config import Config
 from ..listening.backchannel import classify
 from ..listening.speech import windows as whole_windows
-from ..observe.prometheus import Sample, counter, gauge
+from ..observe.histogram import LATENCY_MS, Histogram
+from ..observe.prometheus import Sample, counter, gauge, milliseconds
 from ..observe.words import contradicted
 from .asr_judging import Judging
 from .asr_process import Recogniser
 from .asr_whisper import Whisper
-from .calls import WINDOW, Call
+from .calls import FRAME_AGE, WINDOW, Call
 from .logs import logger
 from .messages import (
     Doubt,
@@ -91,6 +92,7 @@ class AsrStage:
         self._waiting: dict[tuple[int, int], Utterance] = {}  # over, and their text is not out
         self._watched: set[int] = set()
         # Reports.
+        self.age = Histogram(LATENCY_MS)  # of each window taken
         self.beat = 0
         self.failed = 0
         self.oldest = 0.0  # s, monotonic: since when the first turn waits for its text; 0: none
@@ -208,6 +210,7 @@ class AsrStage:
         """
         speech = call.speech
         said = self._speaking[call.slot]
+        now = time.monotonic_ns()
         while (head := speech.peek()) is not None:
             generation, epoch, number, _, _ = head
             if (generation, number) != (said.generation, said.number):
@@ -221,6 +224,7 @@ class AsrStage:
             record = speech.pop()
             assert record is not None, "peeked a moment ago, and nobody else may pop"
             said.audio += record[5]
+            self.age.observe((now - record[4]) / 1e6)
             said.fresh = True
 
     # -- who is asked --------------------------------------------------------------------------
@@ -392,6 +396,9 @@ class AsrStage:
 
     def samples(self) -> Iterable[Sample]:
         """For /metrics, from the watch thread."""
+        yield milliseconds(
+            FRAME_AGE, "How old a caller's audio is when it gets there.", self.age, hop="asr"
+        )
         yield gauge("threadline_asr_ready", "1 when the recogniser decodes.", float(self.ready))
         if self._whisper is not None:
             yield from self._whisper.samples()

@@ -16,6 +16,9 @@ FRAME = 160
 WINDOW = 256
 """Bytes and samples of one 32 ms VAD window."""
 
+FRAME_AGE = "threadline_frame_age_seconds"
+"""The metric of how old a caller's audio is where it arrives."""
+
 # Flags of outgoing records.
 END_OF_CLAUSE = 1
 """The clause's last sample is in this frame: a mark follows it on the wire."""

@@ -41,6 +41,7 @@ Refusal = tuple[int, str]
 STREAM_PATH = "/twilio"
 MAX_HEAD_BYTES = 16_384
 MAX_BODY_BYTES = 65_536
+REFUSALS = ("full", "strained", "draining", "unsigned")
 METHODS = (b"GET", b"HEAD", b"POST")
 _TEXT = "text/plain; charset=utf-8"
 
@@ -78,7 +79,7 @@ class Door:
         self._free = [deque(calls[number::threads]) for number in range(threads)]
         # Reports.
         self.opened = 0
-        self.refused = 0
+        self.refusals = dict.fromkeys(REFUSALS, 0)
 
     # -- admission ------------------------------------------------------------------------------
 
@@ -91,10 +92,10 @@ class Door:
                 path, lower, websocket=True, public_url=self.config.public_url
             )
             if not signature.valid(token, url, (), lower.get("x-twilio-signature")):
-                return self._refuse(403, "the request is not signed by the carrier")
+                return self._refuse(403, "the request is not signed by the carrier", "unsigned")
         busy = self.busy()
         if busy:
-            return self._refuse(503, busy)
+            return self._refuse(503, busy, self._why())
         self.live += 1
         self.opened += 1
         self.tell_siblings()
@@ -132,8 +133,12 @@ class Door:
             free = 0 if self.busy() else self.limit - self.live
             self.siblings.tell(free, self.live, ready=not self.closed())
 
-    def _refuse(self, status: int, reason: str) -> Refusal:
-        self.refused += 1
+    def _why(self) -> str:
+        """The same, as the metrics call it."""
+        return "draining" if self.draining else "strained" if self.strained else "full"
+
+    def _refuse(self, status: int, reason: str, kind: str) -> Refusal:
+        self.refusals[kind] += 1
         log.warning("call refused", status=status, reason=reason)
         return status, reason
 
@@ -180,7 +185,7 @@ class Door:
             if not signature.valid(token, url, pairs, headers.get("x-twilio-signature")):
                 return 403, _TEXT, b"The request is not signed by the carrier.\n"
         if self.busy() and not self.elsewhere():
-            self.refused += 1
+            self.refusals[self._why()] += 1
             return 200, "text/xml", twiml.busy().encode()
         stream = signature.request_url(STREAM_PATH, headers, websocket=True, public_url=public)
         caller = {
@@ -197,7 +202,8 @@ class Door:
         yield gauge("threadline_calls", "Calls on the line.", self.live)
         yield gauge("threadline_calls_limit", "Calls that are admitted.", self.limit)
         yield counter("threadline_calls_opened_total", "Calls admitted.", self.opened)
-        yield counter("threadline_calls_refused_total", "Calls refused.", self.refused)
+        for reason, value in self.refusals.items():
+            yield counter("threadline_calls_refused_total", "Calls refused.", value, reason=reason)
 
 
 class Doorway(asyncio.Protocol):

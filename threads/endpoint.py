@@ -33,6 +33,10 @@ MOST = 8
 """Turns of one run: each takes the model 10 ms and more, and the others wait for all of it."""
 
 
+MODEL_MS = 1_000.0
+"""A run may take so long, on a loaded machine."""
+
+
 class Judge(Protocol):
     """What judges: see listening/smart_turn.py."""
 
@@ -114,7 +118,8 @@ class EndpointStage:
             return
         assert self._model is not None, "begin() comes first"
         began = time.monotonic_ns()
-        chances = self._model.judge([mulaw.decode_float(turn.audio) for turn in turns])
+        with self.inbox.awake.longer(MODEL_MS):
+            chances = self._model.judge([mulaw.decode_float(turn.audio) for turn in turns])
         self.seconds.observe((time.monotonic_ns() - began) / 1e6)
         self.runs += 1
         self.judged += len(turns)

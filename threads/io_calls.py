@@ -32,13 +32,13 @@ from ..config import Server
 from ..errors import AddressError
 from ..observe.histogram import LATENESS_MS, Histogram
 from ..observe.prometheus import Sample, counter, milliseconds
+from .awake import Pulse
 from .calls import Call
 from .connection import Leg
 from .door import Door, Doorway
 from .logs import logger
 from .messages import CallClosed, Drain, Handed, HangUp, LineFreed
 from .realtime import MEDIA_PRIORITY, prepare_thread
-from .stalls import Pulse
 from .wake import Inbox, Outbox
 
 log = logger("io-calls")

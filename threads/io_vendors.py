@@ -24,6 +24,7 @@ from ..chains import names
 from ..config import Config
 from ..observe.prometheus import Sample, counter
 from ..vendors.breaker import FAILURES, NEVER
+from .awake import Pulse
 from .calls import Call
 from .logs import logger
 from .messages import (
@@ -43,7 +44,6 @@ from .messages import (
     Speak,
     Spoken,
 )
-from .stalls import Pulse
 from .wake import Inbox, Outbox, Overflow
 
 log = logger("io-vendors")

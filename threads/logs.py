@@ -109,6 +109,11 @@ def stop(timeout: float) -> bool:
     return _last.stop(timeout)
 
 
+def writer() -> _Writer | None:
+    """The thread that writes, while there is one."""
+    return _writer
+
+
 def dropped() -> int:
     """Records lost since the process began, on all threads. Any thread."""
     writer = _writer or _last
@@ -202,6 +207,7 @@ def _bell() -> Inbox:
 class _Writer:
     def __init__(self, sink: _Sink, lost: int) -> None:
         self.inbox = _bell()
+        self.beat = 0  # turns of its loop
         self.thread = Thread(target=self._run, name="log", daemon=True)  # it may block for good
         self._sink = sink
         self._stopping = False
@@ -229,6 +235,7 @@ class _Writer:
 
     def _run(self) -> None:
         while not self._stopping:
+            self.beat += 1
             self.inbox.wait(PERIOD)
             self._sink.write(self._drain())
         self._sink.write(self._drain())

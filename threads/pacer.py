@@ -24,6 +24,7 @@ from struct import Struct
 from ..config import Pacer as PacerConfig
 from ..observe.histogram import LATENESS_MS, Histogram
 from ..observe.prometheus import Sample, counter, milliseconds
+from .awake import Awake
 from .calls import END_OF_REPLY, Call
 from .realtime import RealtimeRights, prepare_thread
 
@@ -72,7 +73,7 @@ class Pacer:
         self._ticks = 0
         # Reports: written here, read by watch.
         self.beat = 0
-        self.awake = 0  # as Inbox.awake
+        self.awake = Awake()
         self.lateness = Histogram(LATENESS_MS)
         self.frames = 0
         self.underruns = 0  # times an answer ran dry
@@ -92,9 +93,9 @@ class Pacer:
 
     def step(self) -> None:
         """Sleep until the next sub-tick, then release what is due."""
-        self.awake = 0
+        self.awake.sleeps()
         (expired,) = _EXPIRIES.unpack(os.read(self._timer, 8))
-        self.awake = time.monotonic_ns()
+        self.awake.wakes()
         self.advance(expired)
 
     def advance(self, expired: int) -> None:

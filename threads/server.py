@@ -6,7 +6,6 @@ several threads at once: readiness, and what the return of the GIL means.
 
 from __future__ import annotations
 
-import math
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,7 +29,9 @@ from ..talking.clauses import ClauseCutter
 from . import logs
 from .asr import AsrStage
 from .asr_process import Recogniser
+from .awake import Awake, Pulse
 from .calls import Call
+from .depths import Depths
 from .door import Door
 from .endpoint import EndpointStage
 from .gil import Flip, GilWatch, Verdict
@@ -42,7 +43,7 @@ from .realtime import lock_memory
 from .reply import ReplyStage
 from .shards import numbered, ports, waking
 from .siblings import Siblings
-from .stalls import LIMIT_MS
+from .stalls import Stage as Watched
 from .supervisor import Running, Stage, Supervisor
 from .traces import Traces
 from .tts import TtsStage, Voice
@@ -54,11 +55,7 @@ from .workers import Crew, WorkerStage
 log = logs.logger("server")
 
 FRAME_SECONDS = 0.02
-# What a turn of these may take; the others have two frames.
-VOICE_MS = 1_500.0  # a long clause of the local voice, on a loaded machine
-MODEL_MS = 1_000.0  # a batch of the end-of-turn model
-SDK_MS = 100.0  # a burst of requests: each takes its client some ms
-TRACES_SECONDS = 4.0  # at the end, for the last of them
+TRACES_SECONDS = 4.0  # at the end, for the last of the traces
 FALLBACK_SHARE = 4  # with the GIL on, one call in so many is admitted
 FALLBACK_PREBUFFER = 3  # and so many times the prebuffer
 
@@ -112,19 +109,21 @@ class Server:
         if self.traces is not None:
             self.reply.stats.traces = self.traces.ring
         running = self._running()
+        self._depths = Depths(self.calls, self.inboxes)
         collector = Collector(lambda: self.door.live)
         self.watch = Watch(
             stages=[one.watched() for one in running],
             sources=[
                 lambda: added(self._stage_samples()),
                 self.door.samples,
+                self._depths.samples,
                 self._samples,
                 *traced,
             ],
             collector=collector,
             gil_sample=self._gil.sample,
             gil_changed=self._gil_changed,
-            state=self._depths,
+            state=self._depths.state,
             each_second=self._look,
             publish=self._publish,
         )
@@ -279,30 +278,22 @@ class Server:
         """In the order of their start: those that are asked before those that ask."""
         reply = self.inboxes["reply"]
 
-        def made(
-            stage: Stage,
-            wake: Callable[[], None],
-            awake: Callable[[int], int],
-            limit_ms: float = LIMIT_MS,
-        ) -> Running:
+        def made(stage: Stage, wake: Callable[[], None], awake: Awake | Pulse) -> Running:
             failed: Outbox[object] = reply.port(f"{stage.name}'s defects")
-            return Running(stage, wake, failed, awake, limit_ms)
+            return Running(stage, wake, failed, awake)
 
-        def with_inbox(stage: Any, limit_ms: float = LIMIT_MS) -> Running:
-            return made(stage, stage.inbox.wake, lambda now: int(stage.inbox.awake), limit_ms)
+        def with_inbox(stage: Any) -> Running:
+            return made(stage, stage.inbox.wake, stage.inbox.awake)
 
-        running = [with_inbox(worker, math.inf) for worker in self.workers]
+        running = [with_inbox(worker) for worker in self.workers]
         running.append(with_inbox(self.asr))  # its child loads a model while the others begin
-        for stage, limit_ms in ((self.tts, VOICE_MS), (self.endpoint, MODEL_MS)):
-            if stage is not None:
-                running.append(with_inbox(stage, limit_ms))
+        running += [with_inbox(one) for one in (self.tts, self.endpoint) if one is not None]
         if self.vendors is not None:
-            vendors = self.vendors
-            running.append(made(vendors, vendors.stop, vendors.pulse.awake, SDK_MS))
+            running.append(made(self.vendors, self.vendors.stop, self.vendors.pulse))
         running += [with_inbox(self.reply), *(with_inbox(vad) for vad in self.vads)]
-        running.append(made(self.pacer, lambda: None, lambda now: self.pacer.awake))  # a timer's
+        running.append(made(self.pacer, lambda: None, self.pacer.awake))  # a timer wakes it
         for io in reversed(self.ios):  # the one with the door last
-            running.append(made(io, io.stop, io.pulse.awake))
+            running.append(made(io, io.stop, io.pulse))
             io.defect = running[-1].blame
         return running
 
@@ -310,6 +301,10 @@ class Server:
         """Start every thread. Raises the reason, in one sentence, when one cannot."""
         if self.traces is not None:
             self.traces.start()
+        writer = logs.writer()
+        if writer is not None:
+            box = writer.inbox
+            self.watch.add(Watched("log", writer.thread, lambda: writer.beat, box.wake, box.awake))
         self.supervisor.start()
         host, port = self.address
         log.info("listening", host=host, port=port, calls=self.door.limit)
@@ -378,7 +373,9 @@ class Server:
             self.asr.recogniser.placement = "process"
 
     def _look(self, now: float) -> None:
-        """Once a second, on the watch thread: is there room for further calls?"""
+        """Once a second, on the watch thread: how full are the rings, and is there room for
+        further calls?"""
+        self._depths.look()
         before = self._headroom.reason
         waited = max(0.0, now - self.asr.oldest) if self.asr.oldest else 0.0
         counts = joined([io.lateness for io in self.ios]).snapshot().counts
@@ -393,10 +390,6 @@ class Server:
         self._siblings.publish(page)
         pages = enumerate(self._siblings.pages())
         return merge({str(row): one for row, one in pages if one}, "process")
-
-    def _depths(self) -> dict[str, object]:
-        """What waits in the rings, for the report of a stall."""
-        return {"depths": {name: inbox.depth() for name, inbox in self.inboxes.items()}}
 
     def _stage_samples(self) -> Iterable[Sample]:
         for running in self.supervisor.stages:

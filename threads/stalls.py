@@ -1,34 +1,33 @@
-"""Short stalls: a stage that is awake for longer than its turns take, and where it was then.
+"""Short stalls: a thread that was awake for longer than its turns take, and where it was then.
 
-Part of the `watch` thread, which looks fifty times a second. A stage tells since when it has been
-awake (`Inbox.awake`, or a `Pulse` on an event loop); one that is so for longer than its bound is
-asked for its stack at once, and when it sleeps again the stall is reported: how long, where, how
-much of it the thread only waited for a core (from /proc), what lay in the rings, and whether the
-garbage collector was at work. A stage that mostly waited for a core has no defect: that is
-counted, and said more quietly.
+Part of the `watch` thread, which looks some sixty times a second. Every thread tells since when it
+has been awake, and which stretch was too long (awake.py). One that is about to be is asked for its
+stack at once; when it is over the stall is reported: how long, where, how much of it the thread
+ran or only waited for a core (from /proc), what lay in the rings, and what the garbage collector
+was at. A thread that mostly waited for a core, or would have been within its limit with one, has
+no defect: that is counted, and said more quietly.
 
-A look that is itself late proves nothing about others: then the whole process stood still.
+A look that is itself late, and not for want of a core, proves nothing about others: the whole
+process stood still, or this thread was held up. The latter it tells of itself: an alarm has written
+its stack.
 """
 
 from __future__ import annotations
 
-import faulthandler
-import gc
-import os
-import select
-import signal
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 
-from ..observe.prometheus import Sample
+from ..observe.prometheus import Sample, counter
 from . import logs
+from .awake import Awake, Pulse, Stretch, core_times
+from .stacks import Alarm, stacks
 
-LOOK_SECONDS = 0.02
-LIMIT_MS = 40.0
-"""Two frames: nothing on the media path takes as long."""
-_FAIR_MS = 35.0  # between two looks; above that it was the machine
+LOOK_SECONDS = 0.015
+_STOOD_STILL = 15e6  # ns by which a look is late for no known reason
+_FRESH = 20_000_000  # ns; a stretch that was met later may have begun with anything
+_EARLY = 15e6  # ns before its limit a thread is asked where it is: a look may be late by as much
+_ANSWER_MS = 5  # for its answer; one that has no core is asked again at the next look
 _log = logs.logger("watch")
 
 
@@ -37,180 +36,154 @@ class Stage:
     """One thread to watch.
 
     `beat` counts the turns of its loop and does not wrap, or a stage of 256 turns a second would
-    seem to stand still. `wake` makes the loop turn even when there is nothing to do. `awake`, told
-    the time in monotonic ns: since when it has been, 0 while it sleeps. `limit_ms`: what one of its
-    turns may take.
+    seem to stand still. `wake` makes the loop turn even when there is nothing to do.
     """
 
     name: str
     thread: threading.Thread
     beat: Callable[[], int]
     wake: Callable[[], None]
-    awake: Callable[[int], int] = lambda now: 0
-    limit_ms: float = LIMIT_MS
+    awake: Awake | Pulse = field(default_factory=Awake)
 
 
-@dataclass(slots=True)
-class _Episode:
-    """One stretch in which a stage was awake for too long."""
+class _Watched:
+    """What is known of one thread."""
 
-    since: int  # ns
-    seen: int  # ns, the last look that found it so
-    stack: str
-    waited: int  # ns for a core, in the thread's life until it was last found well
-    fields: dict[str, object]
+    __slots__ = (
+        "fields",
+        "ran",
+        "seen",
+        "since",
+        "stack",
+        "stage",
+        "stalls",
+        "starved",
+        "told",
+        "waited",
+    )
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.told = stage.awake.overlong  # the last one that was judged
+        self.stalls = self.starved = 0
+        self.meet(0, 0)
+
+    def meet(self, since: int, now: int) -> None:
+        """A stretch that was not seen before."""
+        self.since, self.seen = since, now
+        self.ran, self.waited = core_times(self.stage.thread) if since else (0, 0)
+        self.stack = ""
+        self.fields: Mapping[str, object] | None = None  # once it has taken suspiciously long
 
 
 class Stalls:
-    """Watches some stages; the watch thread's alone.
+    """Watches some threads; the watch thread's alone.
 
     `state` is called when a stall is found, for what else the report should say.
     """
 
     def __init__(self, stages: Sequence[Stage], state: Callable[[], Mapping[str, object]]) -> None:
-        self._stages = stages
+        self._watched = [_Watched(stage) for stage in stages]
+        self._itself: _Watched | None = None
+        self._alarm: Alarm | None = None
         self._state = state
-        self._episodes: list[_Episode | None] = [None] * len(stages)
-        self._waited = [0] * len(stages)  # of each thread, when it was last found well
         self._looked = 0
-        self.stalls = [0] * len(stages)
-        self.starved = [0] * len(stages)
+        self._asked: _Watched | None = None  # has not answered yet
+        self._blind = (0, 0)  # between which two looks nobody looked
         stacks()  # the signal handler must be there before the first stall
 
+    def add(self, stage: Stage) -> None:
+        """One more thread, before the first look."""
+        self._watched.append(_Watched(stage))
+
+    def begin(self, itself: Stage) -> None:
+        """On the thread that looks: watch it as well."""
+        self._itself = _Watched(itself)
+        self._alarm = Alarm()
+
+    def end(self) -> None:
+        """No further look."""
+        if self._alarm is not None:
+            self._alarm.close()
+
     def look(self, now: int) -> None:
-        """One look; `now` in monotonic ns."""
-        fair = (now - self._looked) / 1e6 <= _FAIR_MS
+        """One look, first of all in a turn; `now` in monotonic ns."""
+        known = self._look_at_itself(now)
+        if now - self._looked - LOOK_SECONDS * 1e9 - known > _STOOD_STILL:
+            self._blind = self._looked, now
         self._looked = now
-        for i, stage in enumerate(self._stages):
-            since, episode = stage.awake(now), self._episodes[i]
-            if episode is not None and since != episode.since:
-                self._report(i, stage, episode)
-                episode = self._episodes[i] = None
-            if episode is not None:
-                episode.seen = now
-            elif since and fair and (now - since) / 1e6 > stage.limit_ms:
-                self._episodes[i] = self._found(i, stage, since, now)
+        for one in self._watched:
+            self._look_at(one, now)
 
-    def _found(self, i: int, stage: Stage, since: int, now: int) -> _Episode:
-        fields = {**self._state(), "gc": list(gc.get_count())}
-        stack = stacks().of(stage.thread)
-        return _Episode(since, now, stack, self._waited[i], fields)
+    def _look_at(self, one: _Watched, now: int) -> None:
+        awake = one.stage.awake
+        limit = awake.limit  # in this order, see `Awake`
+        since = awake.look(now)
+        overlong = awake.overlong
+        if overlong is not None and overlong is not one.told:
+            one.told = overlong
+            if one.since == overlong.since:  # else no look fell into it: nothing is known of it
+                self._report(one, overlong)
+        if not since:
+            return
+        if since != one.since:
+            one.meet(since, now)
+        if not one.stack and self._length(since, now) > limit - _EARLY:
+            one.fields = one.fields or self._state()
+            one.stack = self._late_answer(one) or stacks().of(one.stage.thread, _ANSWER_MS)
+            self._asked = None if one.stack else one
 
-    def _report(self, i: int, stage: Stage, episode: _Episode) -> None:
-        took = (episode.seen - episode.since) / 1e6
-        # Only now: a wait that goes on is not in the kernel's sum yet.
-        self._waited[i] = waited_ns(stage.thread)
-        waited = min(took, (self._waited[i] - episode.waited) / 1e6)
-        starved = waited > took / 2
-        self.starved[i] += starved
-        self.stalls[i] += not starved
+    def _late_answer(self, one: _Watched) -> str:
+        """What it wrote once it had a core, if it was the last one to be asked."""
+        return stacks().written() if self._asked is one else ""
+
+    def _look_at_itself(self, now: int) -> int:
+        """Returns for how long, since the last look, it ran or waited for a core, ns."""
+        one = self._itself
+        if one is None:
+            return 0
+        overlong = one.stage.awake.overlong
+        if overlong is not None and overlong is not one.told:
+            one.told = overlong
+            one.since = overlong.since  # the turn's beginning may have been a stretch of its own
+            one.stack = stacks().written()
+            self._report(one, overlong)
+        before = one.ran + one.waited
+        one.meet(one.stage.awake.look(now), now)
+        if self._alarm is not None:
+            self._alarm.put_off(LOOK_SECONDS + _EARLY / 1e9)
+        return one.ran + one.waited - before
+
+    def _length(self, since: int, until: int) -> int:
+        """How much of it we have looked at."""
+        blind = min(until, self._blind[1]) - max(since, self._blind[0])
+        return until - since - max(0, blind)
+
+    def _report(self, one: _Watched, stretch: Stretch) -> None:
+        took = stretch.until - stretch.since
+        known = self._length(max(stretch.since, one.seen - _FRESH), stretch.until)
+        if known <= stretch.limit:
+            return
+        ran, waited = stretch.ran - one.ran, stretch.waited - one.waited
+        # What it had to catch up with is the machine's doing as well.
+        starved = known - waited <= stretch.limit or waited > took / 2
+        one.starved += starved
+        one.stalls += not starved
         (_log.info if starved else _log.warning)(
             "no core for a stage" if starved else "stall",
-            stage=stage.name,
-            ms=round(took, 1),
-            waited_for_core_ms=round(waited, 1),
-            stack=episode.stack,
-            **episode.fields,
+            stage=one.stage.name,
+            ms=round(took / 1e6, 1),
+            ran_ms=round(ran / 1e6, 1),
+            waited_for_core_ms=round(waited / 1e6, 1),
+            stack=one.stack or self._late_answer(one),
+            **(one.fields or self._state()),
         )
-
-    def settle(self) -> None:
-        """Once a second: note how long each thread has waited for a core in its life."""
-        for i, stage in enumerate(self._stages):
-            if self._episodes[i] is None:
-                self._waited[i] = waited_ns(stage.thread)
 
     def samples(self) -> Iterable[Sample]:
         """For the metrics page."""
-        for i, stage in enumerate(self._stages):
-            labels = {"stage": stage.name}
+        for one in (*self._watched, *filter(None, [self._itself])):
+            name = one.stage.name
             text = "Times a stage was busy for longer than its turns take."
-            yield Sample("threadline_stage_slow_total", text, "counter", labels, self.stalls[i])
+            yield counter("threadline_stage_slow_total", text, one.stalls, stage=name)
             text = "Times it was late because it had no core."
-            yield Sample("threadline_stage_starved_total", text, "counter", labels, self.starved[i])
-
-
-def waited_ns(thread: threading.Thread) -> int:
-    """How long a thread has been runnable without a core, in its life. 0 when it is gone, or the
-    kernel does not count. proc(5), schedstat: run time, waiting time, slices."""
-    try:
-        with open(f"/proc/self/task/{thread.native_id}/schedstat", "rb") as stat:
-            return int(stat.read().split()[1])
-    except OSError, IndexError:
-        return 0
-
-
-class Pulse:
-    """Tells whether an event loop turns: a reader of its own, which only answers.
-
-    `fileno` and `answer` are the loop's; `awake` is the watch thread's, which asks by calling it.
-    """
-
-    def __init__(self) -> None:
-        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._answered = 0
-        self._asked = 0
-        self._since = 0
-
-    def fileno(self) -> int:
-        """What the loop reads."""
-        return self._fd
-
-    def answer(self) -> None:
-        """On the loop: it turns."""
-        os.eventfd_read(self._fd)
-        self._answered += 1
-
-    def awake(self, now: int) -> int:
-        """Since when the loop has not come round, ns; 0 while it does. Asks anew."""
-        if self._answered == self._asked:
-            self._since = now
-            self._asked += 1
-            os.eventfd_write(self._fd, 1)
-            return 0
-        return self._since
-
-    def close(self) -> None:
-        """After both threads have ended."""
-        os.close(self._fd)
-
-
-class _Stacks:
-    """The stack of one other thread, without stopping the world.
-
-    faulthandler's handler runs in C on the thread that gets the signal, even in the middle of a
-    long C call, and writes its own stack only.
-    """
-
-    SIGNAL = signal.SIGRTMIN  # no use of it is known; the default action would end the process
-    WAIT_MS = 100  # for the first bytes
-    MORE_MS = 10  # for more after them
-
-    def __init__(self) -> None:
-        self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._ready = select.poll()
-        self._ready.register(self._read, select.POLLIN)
-        faulthandler.register(self.SIGNAL, file=self._write, all_threads=False, chain=False)
-
-    def of(self, thread: threading.Thread) -> str:
-        """As text, most recent call first. Empty when the thread does not answer in time."""
-        if thread.ident is None:
-            return ""
-        self._drain(0)  # a late answer to an earlier question
-        try:
-            signal.pthread_kill(thread.ident, self.SIGNAL)
-        except ProcessLookupError:
-            return ""
-        return self._drain(self.WAIT_MS)
-
-    def _drain(self, wait_ms: int) -> str:
-        text = b""
-        while self._ready.poll(wait_ms):
-            text += os.read(self._read, 65_536)
-            wait_ms = min(wait_ms, self.MORE_MS)
-        return text.decode("utf-8", "backslashreplace").rstrip()
-
-
-@cache
-def stacks() -> _Stacks:
-    """Made once: a signal may still be on its way when its handler would be taken back."""
-    return _Stacks()
+            yield counter("threadline_stage_starved_total", text, one.starved, stage=name)

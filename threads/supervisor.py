@@ -25,9 +25,9 @@ from typing import Protocol
 from ..errors import Exit, ThreadlineError
 from ..observe.prometheus import Sample
 from . import logs
+from .awake import Awake, Pulse
 from .calls import Call
 from .messages import Drain, StageFailed
-from .stalls import LIMIT_MS
 from .stalls import Stage as Watched
 from .wake import Inbox, Outbox
 from .watch import Collector, Watch
@@ -75,21 +75,19 @@ class Stage(Protocol):
 
 
 class Running:
-    """One stage on its thread. `awake` and `limit_ms` as in `stalls.Stage`."""
+    """One stage on its thread. `awake`: what it tells of its turns."""
 
     def __init__(
         self,
         stage: Stage,
         wake: Callable[[], None],
         failed: Outbox[object],
-        awake: Callable[[int], int] = lambda now: 0,
-        limit_ms: float = LIMIT_MS,
+        awake: Awake | Pulse | None = None,
     ) -> None:
         self.stage = stage
         self.wake = wake
         self.defects = 0
-        self._awake = awake
-        self._limit_ms = limit_ms
+        self._awake = awake or Awake()
         self._failed = failed
         self._stopping = False
         self._begun = threading.Event()
@@ -115,7 +113,6 @@ class Running:
             beat=lambda: self.stage.beat,
             wake=self.wake,
             awake=self._awake,
-            limit_ms=self._limit_ms,
         )
 
     def stop(self) -> bool:

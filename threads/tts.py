@@ -28,6 +28,9 @@ from .calls import FRAME, Call
 from .messages import CancelSpeech, EndOfSpeech, Speak, Spoken
 from .wake import Inbox, Outbox
 
+VOICE_MS = 1_500.0
+"""The voice may take so long: a long clause, on a loaded machine."""
+
 APOLOGY = "Sorry, something went wrong here. Please call again."
 
 
@@ -217,7 +220,8 @@ class TtsStage:
         samples = self._cache.get(text)
         if samples is None:
             assert self._voice is not None, "begin() ran first"
-            samples = self._voice.synthesize(text)
+            with self.inbox.awake.longer(VOICE_MS):
+                samples = self._voice.synthesize(text)
             self._cache.put(text, samples)
         return samples
 

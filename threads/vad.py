@@ -41,8 +41,9 @@ from ..listening.speech import (
     State,
     Taken,
 )
-from ..observe.prometheus import Sample, counter
-from .calls import WINDOW, Call
+from ..observe.histogram import LATENCY_MS, Histogram
+from ..observe.prometheus import Sample, counter, milliseconds
+from .calls import FRAME_AGE, WINDOW, Call
 from .messages import Doubt, FloorTaken, Lapse, Opinion, Patience, Silence, TurnOver
 from .wake import Inbox, Outbox
 
@@ -126,6 +127,7 @@ class VadStage:
         self._passed = False  # asr has windows that no event has woken it for
         # Reports.
         self.beat = 0
+        self.age = Histogram(LATENCY_MS)  # one observation a run: the oldest window's
         self.windows = 0
         self.runs = 0
         self.skipped = 0
@@ -149,7 +151,7 @@ class VadStage:
         if not self.inbox.wait(1.0 if kept else 0.02):
             return
         # Every call has its own phase: without this nap each frame would be a batch of its own.
-        time.sleep(self._pause * min(max(self._batch / FULL_NAP, SHORTEST_NAP), LONGEST_NAP))
+        self.inbox.nap(self._pause * min(max(self._batch / FULL_NAP, SHORTEST_NAP), LONGEST_NAP))
         self.inbox.clear()
         for event in self.inbox.events():
             self._advised(event)
@@ -221,6 +223,7 @@ class VadStage:
         levels = 10 * np.log10(power + 1e-12)  # dBFS; digital silence is -120
         self.runs += 1
         self.windows += len(ears)
+        self.age.observe((time.monotonic_ns() - min(ear.heard_at for ear in ears)) / 1e6)
         judged = zip(ears, windows, chances.tolist(), levels.tolist(), strict=True)
         for ear, window, chance, level in judged:
             self.on_call = ear.call
@@ -302,6 +305,9 @@ class VadStage:
 
     def samples(self) -> Iterable[Sample]:
         """For /metrics, from the watch thread."""
+        yield milliseconds(
+            FRAME_AGE, "How old a caller's audio is when it gets there.", self.age, hop="vad"
+        )
         for name, help_text, value in (
             ("windows", "32 ms windows judged.", self.windows),
             ("runs", "Runs of the model; windows / runs is the batch size.", self.runs),

@@ -79,15 +79,18 @@ class _Request:
 class _Trace:
     """What the SDK's connection pool tells of one request."""
 
-    __slots__ = ("connected", "garbled")
+    __slots__ = ("connected", "garbled", "sent")
 
     def __init__(self) -> None:
         self.connected = False  # it had to open a connection
+        self.sent = 0  # ns; it had one
         self.garbled = False  # the server answered with what is no HTTP
 
     async def __call__(self, name: str, info: Mapping[str, object]) -> None:
         if name == "connection.connect_tcp.started":
             self.connected = True
+        elif name == "http11.send_request_headers.started":
+            self.sent = time.monotonic_ns()
         elif name == "http11.receive_response_headers.failed":
             error = info["exception"]
             assert isinstance(error, BaseException)
@@ -146,6 +149,7 @@ class Models:
         self.asked = 0
         self.cancelled = 0
         self.failed = 0
+        self.acquire = Histogram(LATENCY_MS)
         self.first_token = Histogram(LATENCY_MS)
         self.total = Histogram(LATENCY_MS)
 
@@ -188,6 +192,7 @@ class Models:
     def samples(self) -> Iterable[Sample]:
         """For /metrics, from the watch thread."""
         for name, help_text, histogram in (
+            ("acquire", "From the request to a connection that takes it.", self.acquire),
             ("first_token", "From the request to the first token.", self.first_token),
             ("total", "From the request to the end of the answer.", self.total),
         ):
@@ -206,7 +211,7 @@ class Models:
                 model=entry.model,
             )
             yield gauge(
-                "threadline_model_resting",
+                "threadline_model_breaker_open",
                 "1 while a model is left alone because it failed too often.",
                 float(entry.breaker.open),
                 model=entry.model,
@@ -300,7 +305,9 @@ class Models:
             stream_cls=openai.AsyncStream[object],
         )
         assert isinstance(response, httpx2.Response)  # as `cast_to` says
-        if _trace(response.request).connected:
+        trace = _trace(response.request)
+        self.acquire.observe((trace.sent - request.began) / 1e6)
+        if trace.connected:
             self.warm()  # it found none that was free: the next one shall
         answer, look, awake = codec.Answer(codec.where(llm)), 0.0, 0.0
         async with aclosing(response.aiter_raw()) as body:

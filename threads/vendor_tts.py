@@ -420,8 +420,7 @@ class Voices:
 
     def samples(self) -> Iterable[Sample]:
         """For /metrics, from the watch thread."""
-        name = "threadline_tts_vendor"
-        for what, help_text, histogram in (
+        for name, help_text, histogram in (
             (
                 "acquire",
                 "From a clause to its request: a free context, a connection.",
@@ -430,8 +429,8 @@ class Voices:
             ("first_audio", "From the request, or the clause before, to audio.", self.first_audio),
             ("total", "The same to the end of the clause.", self.total),
         ):
-            yield milliseconds(f"{name}_{what}_seconds", help_text, histogram)
-        for what, help_text, value in (
+            yield milliseconds(f"threadline_tts_vendor_{name}_seconds", help_text, histogram)
+        for name, help_text, value in (
             ("clauses", "Clauses asked of the vendor's voice.", self.clauses),
             ("failed", "Of them, not spoken or not to their end.", self.failed),
             ("cancelled", "Replies cancelled while they were spoken.", self.cancelled),
@@ -439,11 +438,11 @@ class Voices:
             ("garbage", "Messages that could not be read.", self.garbage),
             ("connects", "Connections opened.", self._socket.connects),
         ):
-            yield counter(f"{name}_{what}_total", help_text, value)
-        for what, help_text, value in (
+            yield counter(f"threadline_tts_vendor_{name}_total", help_text, value)
+        for name, help_text, value in (
             ("contexts", "Contexts in use.", self._max_contexts - self._free),
             ("waiting", "Replies that wait for one.", len(self._queue)),
             ("connected", "1 while there is a connection.", self._socket.up),
             ("breaker_open", "1 while the vendor is left alone.", self._breaker.open),
         ):
-            yield gauge(f"{name}_{what}", help_text, value)
+            yield gauge(f"threadline_tts_vendor_{name}", help_text, value)

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 
+from .awake import Awake
 from .ring import MAX_CAPACITY, EventRing
 
 
@@ -81,7 +82,7 @@ class Inbox:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.awake = 0  # monotonic ns since which the owner has been; 0: asleep. watch reads it
+        self.awake = Awake()  # the owner; watch reads it
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._ready = select.poll()
         self._ready.register(self._fd, select.POLLIN)
@@ -101,11 +102,17 @@ class Inbox:
 
     def wait(self, timeout: float) -> bool:
         """Sleep until somebody wrote, a watched descriptor is ready, or `timeout` s are over."""
-        self.awake = 0
+        self.awake.sleeps()
         woken = bool(self._ready.poll(timeout * 1000))
-        self.awake = time.monotonic_ns()
+        self.awake.wakes()
         self.clear()
         return woken
+
+    def nap(self, seconds: float) -> None:
+        """Sleep for so long whoever wakes us, and take no wake-up."""
+        self.awake.sleeps()
+        time.sleep(seconds)
+        self.awake.wakes()
 
     def clear(self) -> None:
         """Take the wake-ups, before the rings are drained. For loops that poll `fileno`."""

@@ -1,6 +1,6 @@
 """Thread `watch`: looks at how the others do, and writes the metrics page.
 
-    wakes on     one second gone by; fifty times in it, to see short stalls (stalls.py)
+    wakes on     one second gone by; sixty times in it, to see short stalls (stalls.py)
     alone owns   the garbage collector's policy; the process's own metrics
     reads        each stage's beat; whether the GIL is on; every source of samples
     writes       the metrics page, one reference store; a log record for what is wrong
@@ -18,20 +18,30 @@ by more than leaking cycles could be left to.
 from __future__ import annotations
 
 import gc
+import math
 import os
+import platform
 import sys
+import sysconfig
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 
 from ..observe.histogram import LATENESS_MS, Histogram
-from ..observe.prometheus import Sample, render
+from ..observe.prometheus import Sample, counter, gauge, render
 from . import logs
-from .stalls import LOOK_SECONDS, Stage, Stalls, stacks, waited_ns
+from .awake import core_times
+from .stacks import stacks
+from .stalls import LOOK_SECONDS, Stage, Stalls
 from .wake import Inbox
 
 PERIOD = 1.0
 """Seconds between two full looks."""
+
+ANSWER_MS = 100
+"""A stalled stage has so long to say where it is."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _log = logs.logger("watch")
@@ -66,7 +76,6 @@ class Watch:
         """The metrics page as of the last look. Any thread may read the attribute."""
         self._sources = [*sources, self._own_samples]
         self._collector = collector
-        self._heart = _Heartbeats(stages)
         self._gil_sample = gil_sample
         self._gil_changed = gil_changed
         self._each_second = each_second
@@ -74,18 +83,34 @@ class Watch:
         self._inbox = Inbox("watch")
         self._stopping = False
         self._process = read_process()
-        self._stalls = Stalls(stages, state)
+        self._build = build()
+
+        def facts() -> Mapping[str, object]:
+            return {**state(), "gc": collector.state()}
+
+        self._heart = _Heartbeats(stages, facts)
+        self._stalls = Stalls(stages, facts)
+
+    def add(self, stage: Stage) -> None:
+        """One more thread to watch, before `run`."""
+        self._heart.add(stage)
+        self._stalls.add(stage)
 
     def run(self) -> None:
         """Look until `stop`."""
         due = time.monotonic()
+        inbox = self._inbox
+        self._stalls.begin(
+            Stage("watch", threading.current_thread(), lambda: 0, inbox.wake, inbox.awake)
+        )
         while not self._stopping:
+            self._stalls.look(time.monotonic_ns())
             now = time.monotonic()
             if now >= due:
                 self.look(now)
                 due = now + PERIOD
-            self._stalls.look(time.monotonic_ns())
-            self._inbox.wait(LOOK_SECONDS)
+            inbox.wait(LOOK_SECONDS)
+        self._stalls.end()
 
     def stop(self) -> None:
         """Any thread: `run` returns soon."""
@@ -99,12 +124,12 @@ class Watch:
     def look(self, now: float) -> None:
         """One turn of the loop. `now` is time.monotonic, in seconds."""
         self._heart.look(now)
-        self._stalls.settle()
         change = self._gil_sample(sys._is_gil_enabled(), now)
         if change is not None:
             self._gil_changed(change)
         self._process = read_process()
-        self._collector.look(now, self._process.resident)
+        with self._inbox.awake.longer(math.inf):  # a pause is measured for itself
+            self._collector.look(now, self._process.resident)
         self._each_second(now)
         page = render(sample for source in self._sources for sample in source())
         self.page = self._publish(page)
@@ -119,6 +144,8 @@ class Watch:
         )
         for name, text, value in gauges:
             yield Sample(name, text, "gauge", {}, float(value))
+        text = "What runs here."
+        yield gauge("threadline_build_info", text, 1.0, **self._build)
         text = "Log records lost because a thread logged faster than stderr took them."
         yield Sample("threadline_log_dropped_total", text, "counter", {}, logs.dropped())
         yield from self._heart.samples()
@@ -126,60 +153,70 @@ class Watch:
         yield from self._collector.samples()
 
 
+@dataclass(slots=True)
+class _Heart:
+    """One stage's."""
+
+    stage: Stage
+    turns: int = -1
+    since: float | None = None  # it has been stalled
+    stalls: int = 0
+    ran: int = 0  # ns on a core, in its thread's life
+    waited: int = 0  # ns for one
+
+
 class _Heartbeats:
     """Which stages turn their loops."""
 
-    def __init__(self, stages: Sequence[Stage]) -> None:
-        self._stages = stages
-        self._turns = [-1] * len(stages)
-        self._stalled_since: list[float | None] = [None] * len(stages)
-        self._stalls = [0] * len(stages)
-        self._waited = [0] * len(stages)  # ns for a core, in each thread's life
+    def __init__(self, stages: Sequence[Stage], facts: Callable[[], Mapping[str, object]]) -> None:
+        self._hearts = [_Heart(stage) for stage in stages]
+        self._facts = facts
         self._looked = 0.0
+
+    def add(self, stage: Stage) -> None:
+        self._hearts.append(_Heart(stage))
 
     def look(self, now: float) -> None:
         since, self._looked = self._looked, now
         # A stage gets a verdict only when it had its second: not when this thread is early, and
         # not when the whole process was suspended and this thread is the first to go on.
         fair = PERIOD * 0.9 <= now - since <= PERIOD * 3
-        for i, stage in enumerate(self._stages):
+        for heart in self._hearts:
+            stage = heart.stage
             turns = stage.beat()
-            if turns != self._turns[i]:
-                self._turns[i] = turns
-                self._goes_on(i, now)
-            elif fair and self._stalled_since[i] is None and not self._starved(i):
-                self._stalls[i] += 1
-                self._stalled_since[i] = since
+            heart.ran, waited = core_times(stage.thread)
+            if turns != heart.turns:
+                heart.turns = turns
+                self._goes_on(heart, now)
+            elif fair and heart.since is None and waited - heart.waited <= PERIOD * 1e9 / 2:
+                # Else it had no core for most of its second: that is nobody's defect.
+                heart.stalls += 1
+                heart.since = since
                 self._report(stage)
-            self._waited[i] = waited_ns(stage.thread)
+            heart.waited = waited
             stage.wake()
-
-    def _starved(self, i: int) -> bool:
-        """It had no core for most of its second: that is nobody's defect."""
-        waited = waited_ns(self._stages[i].thread) - self._waited[i]
-        return waited > PERIOD * 1e9 / 2
 
     def _report(self, stage: Stage) -> None:
         if not stage.thread.is_alive():
             _log.error("stage is gone", stage=stage.name)
             return
-        _log.warning("stage is stalled", stage=stage.name, stack=stacks().of(stage.thread))
+        stack = stacks().of(stage.thread, ANSWER_MS)
+        _log.warning("stage is stalled", stage=stage.name, stack=stack, **self._facts())
 
-    def _goes_on(self, i: int, now: float) -> None:
-        since = self._stalled_since[i]
-        if since is None:
-            return
-        self._stalled_since[i] = None
-        _log.info("stage goes on", stage=self._stages[i].name, stalled_s=round(now - since, 1))
+    def _goes_on(self, heart: _Heart, now: float) -> None:
+        since, heart.since = heart.since, None
+        if since is not None:
+            _log.info("stage goes on", stage=heart.stage.name, stalled_s=round(now - since, 1))
 
     def samples(self) -> Iterable[Sample]:
-        for i, stage in enumerate(self._stages):
-            labels = {"stage": stage.name}
-            stalled = float(self._stalled_since[i] is not None)
+        for heart in self._hearts:
+            name, stalled = heart.stage.name, float(heart.since is not None)
             text = "1 while a stage that was woken does not turn its loop."
-            yield Sample("threadline_stage_stalled", text, "gauge", labels, stalled)
+            yield gauge("threadline_stage_stalled", text, stalled, stage=name)
+            text = "Time on a core."
+            yield counter("threadline_stage_cpu_seconds_total", text, heart.ran / 1e9, stage=name)
             text = "How often that began."
-            yield Sample("threadline_stage_stalls_total", text, "counter", labels, self._stalls[i])
+            yield counter("threadline_stage_stalls_total", text, heart.stalls, stage=name)
 
 
 class Collector:
@@ -208,7 +245,8 @@ class Collector:
         self._growth = growth_bytes
         self._collected = 0.0
         self._resident = read_process().resident
-        self._began = 0
+        self._began = time.monotonic_ns()
+        self._last_ms = 0.0
         gc.callbacks.append(self._measure)
 
     def freeze_and_disable(self) -> None:
@@ -233,6 +271,16 @@ class Collector:
         gc.unfreeze()
         gc.enable()
 
+    def state(self) -> Mapping[str, object]:
+        """For the report of a stall."""
+        return {
+            "automatic": gc.isenabled(),
+            "counts": list(gc.get_count()),
+            "collections": self.pauses.count,
+            "last_ms": round(self._last_ms, 1),
+            "last_ago_s": round((time.monotonic_ns() - self._began) / 1e9, 1),
+        }
+
     def samples(self) -> Iterable[Sample]:
         """For the metrics page."""
         text = "How long the garbage collector ran, with every thread stopped for most of it."
@@ -242,10 +290,23 @@ class Collector:
         if phase == "start":
             self._began = time.monotonic_ns()
             return
-        ms = (time.monotonic_ns() - self._began) / 1e6
+        ms = self._last_ms = (time.monotonic_ns() - self._began) / 1e6
         self.pauses.observe(ms)
         if ms >= self.LONG_MS:
             _log.warning("long garbage collection", ms=round(ms, 1), collected=info["collected"])
+
+
+def build() -> Mapping[str, str]:
+    """Our version, and the interpreter's."""
+    free = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+    try:
+        version = metadata.version("threadline")
+    except metadata.PackageNotFoundError:
+        version = "not installed"  # run from its source
+    return {
+        "version": version,
+        "python": platform.python_version() + "t" * free,
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ reply's side: it hands jobs to idle workers, the rest wait in a bounded queue.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import traceback
 from collections import deque
@@ -90,7 +91,8 @@ class WorkerStage:
         result, error, stop = "", "", False
         what = job.name or "the guard"
         try:
-            result, stop = job.context.run(self._call, job)
+            with self.inbox.awake.longer(math.inf):  # their own affair
+                result, stop = job.context.run(self._call, job)
         except ToolError as known:
             error = str(known) or f"{what} failed."
         except BaseException as unknown:  # noqa: BLE001  # SystemExit of a user's code included

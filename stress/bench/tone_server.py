@@ -12,6 +12,7 @@ import itertools
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -78,17 +79,18 @@ class OneWord(Decoder):
         return Heard("hello")
 
 
-def main() -> int:
+def serve(flags: Sequence[str], brain: Humming) -> int:
+    """Until a signal. `flags` are those of `threadline serve`."""
     parser = argparse.ArgumentParser()
     add_parser(parser.add_subparsers())
-    config = settings(parser.parse_args(["serve", *sys.argv[1:]]), os.environ)
+    config = settings(parser.parse_args(["serve", *flags]), os.environ)
     verdict = gil.preload(config.gil, recogniser=())
     parts = Parts(
         silero=ModelStore().path("silero-vad", "silero_vad.onnx"),
         load_voice=ToneVoice,
         decoder="stress.bench.tone_server:OneWord",
         decoder_options={},
-        brain=Humming(),
+        brain=brain,
     )
     server = Server(config, verdict, parts, listen(config.server.host, config.server.port))
     logs.start(config.log)
@@ -100,4 +102,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(sys.argv[1:], Humming()))

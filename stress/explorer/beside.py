@@ -102,7 +102,7 @@ class Code:
         ring._HEADER = memory.Layout(ring._HEADER.format)
         wake.EventRing = partial(ring.EventRing, cells=memory.Cells)
         wake.os = self.os
-        wake.time = types.SimpleNamespace(monotonic_ns=lambda: 1)
+        wake.time = memory.Clock()
         wake.select = types.SimpleNamespace(poll=lambda: memory.Poll(self.os), POLLIN=1)
         calls.AudioRing = lambda capacity, payload: ring.AudioRing(
             self.small.get(capacity, capacity), payload

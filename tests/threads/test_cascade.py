@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import Worker, until
+from metrics_page import families
 from serving import House, Line, apology, get, house, quick, recorded
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "vendors"))
@@ -24,6 +26,7 @@ from threadline.agent import Agent
 from threadline.audio.tones import reorder
 from threadline.config import Cartesia, Config, Deepgram, Endpoint, Llm, Stt, Tts
 from threadline.models.store import ModelStore
+from threadline.threads.io_calls import REFUSALS
 from threadline.threads.server import Server
 
 AGENT = Agent(instructions="Be brief.", greeting="Good evening.")
@@ -113,6 +116,60 @@ def test_a_call_is_held_by_three_vendors(
         assert tone("Certainly.")[:1000] in line.heard
         spoken = " ".join(vendors.cartesia.texts)
         assert ANSWER in " ".join(spoken.split())
+
+
+SHOWN = """
+calls calls_limit calls_opened_total calls_refused_total strained
+frame_lateness_seconds pacer_lateness_seconds frame_age_seconds
+ring_depth_records inbox_depth_events pacer_underruns_total vad_skipped_frames_total
+turn_response_seconds turn_stage_seconds turn_filler_seconds reply_turns_total
+model_acquire_seconds model_first_token_seconds model_failed_total model_breaker_open
+stt_connect_seconds stt_first_text_seconds stt_failed_total stt_breaker_open
+tts_vendor_acquire_seconds tts_vendor_first_audio_seconds tts_vendor_failed_total
+tts_vendor_breaker_open
+gil_enabled fallback gc_pause_seconds log_dropped_total
+stage_slow_total stage_starved_total stage_stalled stage_cpu_seconds_total
+process_resident_bytes build_info
+"""
+
+
+def test_the_page_after_a_call_keeps_to_the_conventions_and_lacks_nothing(
+    models: ModelStore, tmp_path: Path, vendors: Vendors
+) -> None:
+    config = vendors.config(endpoint=Endpoint(mode="silence"))
+    with house(models, tmp_path, config=config, agent=AGENT) as this:
+        line = greeted(this)
+        line.say(recorded(models, WORDS), this.slot_of(line))
+        line.until(lambda: line.replies() == 2, "an answer")
+
+        def page() -> str:
+            return get(this.address, "/metrics")[2].decode()
+
+        until(lambda: "threadline_turn_response_seconds_count 1.0" in page(), "the turn is told")
+        found = families(page())
+        line.hang_up()
+    assert {f"threadline_{name}" for name in SHOWN.split()} <= set(found)
+    assert values(found, "calls_refused_total", "reason") == dict.fromkeys(REFUSALS, 0.0)
+    for name, label, present in (
+        ("frame_age_seconds", "hop", {"vad", "asr"}),
+        ("turn_stage_seconds", "stage", {"think", "speak"}),
+        ("ring_depth_records", "ring", {"heard", "speech", "outgoing", "due"}),
+        ("model_acquire_seconds", None, {""}),
+        ("tts_vendor_acquire_seconds", None, {""}),
+        ("stt_connect_seconds", None, {""}),
+        ("stage_cpu_seconds_total", "stage", {"vad", "io-calls"}),
+    ):
+        observed = values(found, name, label)
+        assert present <= {key for key, value in observed.items() if value > 0}, name
+
+
+def values(found: dict[str, Any], name: str, label: str | None) -> dict[str, float]:
+    """By that label: a counter's values, or how often a histogram was observed."""
+    return {
+        one.labels.get(label, ""): one.value
+        for one in found[f"threadline_{name}"].samples
+        if one.name.endswith(("_total", "_count"))
+    }
 
 
 def test_without_a_local_voice_a_defect_ends_the_call_with_a_tone(

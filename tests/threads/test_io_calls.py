@@ -19,6 +19,7 @@ from serving import SILENCE, Alone, Line, alone, get, http
 from threadline.config import Server
 from threadline.errors import AddressError, Exit
 from threadline.threads import io_calls
+from threadline.threads.door import REFUSALS
 from threadline.threads.io_calls import listen
 from threadline.threads.messages import CallClosed, CallOpened, Drain, HangUp
 from threadline.threads.siblings import Siblings
@@ -79,7 +80,7 @@ def test_of_many_at_once_exactly_the_limit_is_admitted(io: Alone) -> None:
             line.close()
         io.free()
     assert io.door.opened == 5 * LIMIT
-    assert io.door.refused == 15 * LIMIT
+    assert io.door.refusals == dict.fromkeys(REFUSALS, 0) | {"full": 15 * LIMIT}
     until(lambda: len(io.records("call refused")) == 15 * LIMIT, "the log has every refusal")
 
 
@@ -164,6 +165,7 @@ def test_draining_takes_no_new_calls_and_leaves_the_live_ones(io: Alone) -> None
     late = Line(io.address)
     assert late.handshake() == 503
     assert late.refusal == "this server is being stopped\n"
+    assert io.door.refusals["draining"] == 1
     io.due(io.slot_of(line), 1, SILENCE)
     line.until(lambda: line.heard == SILENCE, "audio of the live call")
     io.orders.put(Drain(now=True))
@@ -182,6 +184,7 @@ def test_for_want_of_room_no_call_is_taken_before_or_after_it_is_answered(io: Al
     assert late.refusal == "7 % of the frames leave late\n"
     assert post(io, {})[2] == b'<Response><Reject reason="busy"/></Response>'
     assert ready(io)[1]["reason"] == "7 % of the frames leave late"
+    assert io.door.refusals == dict.fromkeys(REFUSALS, 0) | {"strained": 2}
     io.due(io.slot_of(line), 1, SILENCE)
     line.until(lambda: line.heard == SILENCE, "audio of the live call")
     io.door.strained = ""
@@ -225,7 +228,7 @@ def test_a_full_process_leaves_the_door_to_a_sibling_with_a_line_free(
     waiting = Line(io.address)  # the kernel keeps him at the door
     waiting.read(0.2)
     assert waiting.ws.state.name == "CONNECTING"
-    assert io.door.refused == 0
+    assert sum(io.door.refusals.values()) == 0
     lines[0].hang_up()  # a line is free here: he is let in after all
     waiting.start()
     for line in (waiting, lines[1]):
@@ -300,6 +303,7 @@ def test_an_upgrade_must_be_signed_when_there_is_a_token(signed: Alone) -> None:
         assert line.refusal == "the request is not signed by the carrier\n"
         line.close()
     assert signed.door.opened == 0
+    assert signed.door.refusals["unsigned"] == 5
     line = signed.line(headers={"X-Twilio-Signature": sign(TOKEN, url, ())})
     line.hang_up()
     signed.free()
@@ -371,7 +375,7 @@ def test_twiml_is_busy_when_every_line_is(io: Alone) -> None:
     lines = [io.line() for _ in range(LIMIT)]
     status, _, body = post(io, {}, X_Forwarded_Proto="https")
     assert (status, body) == (200, b'<Response><Reject reason="busy"/></Response>')
-    assert io.door.refused == 1
+    assert io.door.refusals["full"] == 1
     lines[0].hang_up()
     until(lambda: io.door.live < LIMIT, "a line is free")
     assert b"<Stream" in post(io, {}, X_Forwarded_Proto="https")[2]

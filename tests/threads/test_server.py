@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from helpers import until
+from metrics_page import families
 from prometheus_client.parser import text_string_to_metric_families
 from serving import (
     SILENCE,
@@ -543,6 +544,7 @@ def test_metrics_can_be_read_by_prometheus(
         frames = this.server.ios[0].frames
         until(lambda: value("threadline_frame_lateness_seconds_count") == frames, "every frame")
         assert value("threadline_stage_stalled", stage="pacer") == 0
+        families(get(this.address, "/metrics")[2].decode())  # keeps to the conventions
 
 
 @pytest.mark.parametrize(

@@ -473,8 +473,8 @@ def test_a_model_that_keeps_failing_is_left_alone(server: LlmServer) -> None:
         at.done(4)
         assert models_asked(server) == ["a", "b"] * 3 + ["b"]
         page = render(at.models.samples()).decode()
-        assert 'threadline_model_resting{model="a"} 1.0' in page
-        assert 'threadline_model_resting{model="b"} 0.0' in page
+        assert 'threadline_model_breaker_open{model="a"} 1.0' in page
+        assert 'threadline_model_breaker_open{model="b"} 0.0' in page
         assert 'threadline_model_attempts_failed_total{model="a"} 3.0' in page
 
 

@@ -7,7 +7,7 @@ from helpers import DEADLINE, Worker, until
 from prometheus_client.parser import text_string_to_metric_families
 
 from threadline.observe.prometheus import Sample
-from threadline.threads import stalls, watch
+from threadline.threads import watch
 from threadline.threads.stalls import Stage
 from threadline.threads.watch import PERIOD, Collector, Process, Watch, read_process
 
@@ -79,7 +79,14 @@ def no_flip(enabled, now):
 
 
 def watching(collector, stages=(), sources=(), gil_sample=no_flip, gil_changed=print):
-    return Watch([fake.stage for fake in stages], sources, collector, gil_sample, gil_changed)
+    return Watch(
+        [fake.stage for fake in stages],
+        sources,
+        collector,
+        gil_sample,
+        gil_changed,
+        lambda: {"depths": {"vad": 3}},
+    )
 
 
 def metrics(page):
@@ -111,6 +118,8 @@ def test_a_stalled_stage_is_reported_once_with_its_own_stack(collector, stage, r
     assert (level, event, fields["stage"]) == ("warning", "stage is stalled", "vad")
     assert "waits_here" in fields["stack"]
     assert "test_a_stalled_stage" not in fields["stack"]  # not everybody's
+    assert fields["depths"] == {"vad": 3}
+    assert fields["gc"]["automatic"] is gc.isenabled()
     found = metrics(made.page)
     assert found["threadline_stage_stalled", "vad"] == 1
     assert found["threadline_stage_stalls_total", "vad"] == 1
@@ -157,27 +166,6 @@ def test_a_stage_whose_thread_has_ended_is_gone_and_not_stalled(collector, recor
     made.look(100.0)
     made.look(101.0)
     assert records.all == [("error", "stage is gone", {"stage": "vad"})]
-
-
-def test_a_thread_inside_a_long_c_call_still_shows_its_stack():
-    """Asking must not wait for it, and must not stop the others meanwhile."""
-    data = [str(i * 7919 % 1_000_003) for i in range(1_000_000)]
-    begun = threading.Event()
-
-    def long_c_call():
-        begun.set()
-        return len(sorted(data))
-
-    worker = Worker(long_c_call, "sorter")
-    assert begun.wait(DEADLINE)
-    assert "long_c_call" in stalls.stacks().of(worker.thread)
-    assert worker.join() == 1_000_000
-
-
-def test_a_thread_that_is_gone_has_no_stack():
-    worker = Worker(lambda: None)
-    worker.join()
-    assert stalls.stacks().of(worker.thread) == ""
 
 
 # -- the GIL -----------------------------------------------------------------------------------
