@@ -26,7 +26,7 @@ from threadline.agent import Agent
 from threadline.audio.tones import reorder
 from threadline.config import Cartesia, Config, Deepgram, Endpoint, Llm, Stt, Tts
 from threadline.models.store import ModelStore
-from threadline.threads.io_calls import REFUSALS
+from threadline.threads.door import REFUSALS
 from threadline.threads.server import Server
 
 AGENT = Agent(instructions="Be brief.", greeting="Good evening.")

@@ -178,7 +178,7 @@ def test_of_many_at_once_exactly_the_limit_is_admitted(models: ModelStore, tmp_p
             for line in lines:
                 line.close()
             this.free()
-        assert (this.door.opened, this.door.refused) == (15, 45)
+        assert (this.door.opened, this.door.refusals["full"]) == (15, 45)
 
 
 def test_what_comes_with_the_request_is_not_lost_on_the_way_to_another_thread(

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from vad_rig import CONFIG, LIVE, MS, SAMPLE_NS, Rig
 
@@ -295,6 +295,7 @@ def test_the_end_of_speech_is_the_end_of_its_last_window_whatever_came_later(rig
     assert over.spoke_until == begin + 6 * WINDOW * SAMPLE_NS
 
 
+@example(script=[("s", 4), (".", 6), ("s", 2)], pieces=[1], busy=True)
 @settings(max_examples=40, deadline=None)
 @given(
     script=st.lists(st.tuples(st.sampled_from("s."), st.integers(1, 12)), max_size=12),
@@ -335,7 +336,8 @@ def test_what_asr_is_given_is_what_the_caller_said_byte_by_byte(script, pieces, 
         assert found % WINDOW == 0
         assert kinds(told)[-1] == "TurnOver"
         assert "TurnOver" not in kinds(told)[:-1]
-        assert told[-1].windows in [event.windows for event in told[:-1]]
+        pauses = [event.windows for event in told[:-1]]
+        assert told[-1].windows in pauses or not pauses  # taken when it was over already
         letters = text[found // WINDOW :][: told[-1].windows]
         assert letters[4] == "s" if found else "s" in letters[:5]  # behind the pre-roll
         assert letters.endswith("s...")  # as much silence as it takes to begin a decode

@@ -104,7 +104,8 @@ class Paused:
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """The turn is over. `windows` as in the last `Paused`; `silence` windows followed speech.
+    """The turn is over. `windows` as in the last `Paused`, if there was one: tentative speech that
+    is taken in its silence may be over at once. `silence` windows followed speech.
 
     `why`: that of the patience that ended it, or "longest" at max_utterance_ms.
     """
