@@ -133,7 +133,8 @@ class AsrStage:
                 assert self._deepgram is not None, "who is not in the chain was not asked"
                 self._deepgram.heard(event)
         for earlier in self._speaking:
-            self._copy(earlier.call)
+            if earlier.call.speech.depth():  # most are silent
+                self._copy(earlier.call)
             said = self._speaking[earlier.call.slot]
             if said.fresh and not said.ended:
                 said.fresh = False

@@ -52,8 +52,8 @@ FRESH_FRAMES = 50
 
 FULL_NAP = 12
 """Windows at once for which batch_ms is the nap: fewer nap shorter, for an interruption's sake, and
-more up to twice as long, since waking for half as many would cost more than it saves."""
-SHORTEST_NAP, LONGEST_NAP = 0.25, 2.0  # of batch_ms
+more up to a quarter longer: beyond that a batch gains little, and an interruption waits."""
+SHORTEST_NAP, LONGEST_NAP = 0.25, 1.25  # of batch_ms
 
 SAMPLE_NS = 125_000
 """Nanoseconds of one sample, and byte, at 8 kHz."""

@@ -51,7 +51,7 @@ class Vad:
     hangover_ms: int = 416  # silence that ends the turn, where no endpoint decides
     preroll_ms: int = 300
     max_utterance_ms: int = 28_000
-    batch_ms: int = 8  # the VAD thread's nap between two batches; 2 with few calls, 16 with many
+    batch_ms: int = 8  # the VAD thread's nap between two batches; 2 with few calls, 10 with many
     threads: int = 1  # among which the calls are divided
 
 

@@ -21,7 +21,7 @@ from threadline.threads.messages import (
     Speak,
     StageFailed,
 )
-from threadline.threads.reply import HANG_UP_CAP_NS, end_mark
+from threadline.threads.reply import HANG_UP_CAP_NS, REFILL_NS, end_mark
 from threadline.threads.ring import EventRing
 from threadline.threads.turn_log import SETTLE_NS
 
@@ -46,6 +46,24 @@ def make(monkeypatch):
 @pytest.fixture
 def rig(make):
     return make().greeted()
+
+
+# -- room in the ring ------------------------------------------------------------------------------
+
+
+def test_a_ring_is_filled_a_quarter_of_a_second_at_a_time(rig):
+    rig.turn("hello", epoch=1)
+    rig.voice(frames=300, tail=1)
+    ring = rig.call.outgoing
+    assert ring.depth() == ring.capacity
+    for _ in range(5):
+        ring.pop()
+    rig.step()
+    assert ring.depth() == ring.capacity - 5
+    assert rig.stage._due <= rig.clock.now + REFILL_NS  # nobody need wake it
+    rig.clock.now += REFILL_NS
+    rig.step()
+    assert ring.depth() == ring.capacity
 
 
 # -- goodbye ---------------------------------------------------------------------------------------
