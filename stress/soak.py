@@ -365,7 +365,9 @@ def _hold(url: str, calls: str, seconds: str, clip: str, told: str) -> int:
             for record in place_calls(plan).calls:
                 counts["calls"] += 1
                 counts["turns"] += len(plan.clips) - record.unsaid
-                counts["dropped"] += record.fault is not None
+                if record.fault is not None:
+                    counts["dropped"] += 1
+                    counts[str(record.fault)] += 1
         return counts
 
     with ThreadPoolExecutor(CALLERS) as pool:

@@ -95,9 +95,10 @@ def result(kind: str, at_once: int, looks: Looks, counts: Counter[str], log: Pat
     alarms: Counter[str] = Counter()
     for line in log.read_text("utf-8").splitlines():
         record = json.loads(line)
-        logged[str(record["level"])] += 1
-        if record["event"] in ALARMS:
-            alarms[f"{record['event']}: {record['stage']}"] += 1
-        elif record["level"] == "error":
-            alarms[f"error: {record['event']}"] += 1
+        level, event = record["level"], record["event"]
+        logged[f"{level} {event!r}" if level == "warning" else level] += 1
+        if event in ALARMS:
+            alarms[f"{event}: {record['stage']}"] += 1
+        elif level == "error":
+            alarms[f"error: {event}"] += 1
     return Run(kind, at_once, looks.taken, dict(counts), dict(logged), dict(alarms))

@@ -25,12 +25,13 @@ class Headroom:
         queue: so many finished turns may wait for the recogniser at once.
     """
 
-    __slots__ = ("_counts", "_late_from", "_queue", "_until", "reason")
+    __slots__ = ("_counts", "_late", "_late_from", "_queue", "_until", "reason")
 
     def __init__(self, bounds: Sequence[float], queue: int) -> None:
         self._queue = queue
         self._late_from = sum(bound < LATE_MS for bound in bounds) + 1
         self._counts: Sequence[int] = ()
+        self._late = False  # at the last look
         self._until = 0.0
         self.reason = ""
 
@@ -47,7 +48,8 @@ class Headroom:
         fresh = [after - earlier for after, earlier in zip(counts, before, strict=True)]
         self._counts = counts
         frames, late = sum(fresh), sum(fresh[self._late_from :])
-        if frames >= ENOUGH_FRAMES and late > LATE_SHARE * frames:
+        again, self._late = self._late, frames >= ENOUGH_FRAMES and late > LATE_SHARE * frames
+        if again and self._late:
             self._strain(now, f"{100 * late / frames:.0f} % of the frames leave late")
         elif queued > self._queue:
             self._strain(now, f"{queued} finished turns wait for the recogniser at once")
