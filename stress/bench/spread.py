@@ -225,8 +225,8 @@ def write(path: Path, runs: Sequence[Spread], calls: int) -> None:
         "With frames perfectly even, each ms would have 5 %. The frames of one instant follow each",
         "other as fast as one thread writes sockets, which spreads them further; the last of them",
         "waits for the others, which is the lateness above. More instants shorten that wait, and",
-        "cost the wake-ups of two threads: with 200 calls on a single core it was the response that",
-        "paid, so the default is 4; with a core to spare, set `pacer.subticks=10`.",
+        "cost the wake-ups of two threads: with 200 calls on a single core it was the response",
+        "that paid, so the default is 4; with a core to spare, set `pacer.subticks=10`.",
         "",
     ]
     path.write_text("\n".join(text), "utf-8")
