@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -98,6 +99,7 @@ def result(kind: str, at_once: int, looks: Looks, counts: Counter[str], log: Pat
         level, event = record["level"], record["event"]
         logged[f"{level} {event!r}" if level == "warning" else level] += 1
         if event in ALARMS:
+            print(line, file=sys.stderr)
             alarms[f"{event}: {record['stage']}"] += 1
         elif level == "error":
             alarms[f"error: {event}"] += 1

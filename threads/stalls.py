@@ -106,6 +106,10 @@ class Stalls:
         if self._alarm is not None:
             self._alarm.close()
 
+    def stood_still(self, since: int, until: int) -> None:
+        """Every thread did, between these two ns: the garbage was collected."""
+        self._blind = since, until
+
     def look(self, now: int) -> None:
         """One look, first of all in a turn; `now` in monotonic ns."""
         known = self._look_at_itself(now)

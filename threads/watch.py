@@ -128,8 +128,11 @@ class Watch:
         if change is not None:
             self._gil_changed(change)
         self._process = read_process()
+        pauses, began = self._collector.pauses.count, time.monotonic_ns()
         with self._inbox.awake.longer(math.inf):  # a pause is measured for itself
             self._collector.look(now, self._process.resident)
+        if self._collector.pauses.count != pauses:
+            self._stalls.stood_still(began, time.monotonic_ns())
         self._each_second(now)
         page = render(sample for source in self._sources for sample in source())
         self.page = self._publish(page)

@@ -175,6 +175,24 @@ def test_a_look_that_is_itself_late_accuses_nobody(sleeper, records):
     assert records.all == []
 
 
+def test_nobody_is_accused_of_a_collection(sleeper, records):
+    made = Stalls([sleeper.stage], dict)
+    sleeper.wakes(1001)
+    looks(made, 1000, 1012)
+    made.stood_still(1012 * MS, 1060 * MS)  # this thread ran, so its looks are excused
+    looks(made, 1015, 1064)
+    sleeper.sleeps(1065)
+    looks(made, 1066, 1098)
+    assert records.all == []
+    sleeper.wakes(1100)
+    looks(made, 1099, 1102)
+    made.stood_still(1102 * MS, 1110 * MS)
+    looks(made, 1111, 1154)
+    sleeper.sleeps(1155)
+    looks(made, 1156, 1180)
+    assert [event for _, event, _ in records.all] == ["stall"]  # what is left is long enough
+
+
 def test_but_what_goes_on_after_a_late_look_is_told(sleeper, records):
     made = Stalls([sleeper.stage], dict)
     looks(made, 1000, 1020)
