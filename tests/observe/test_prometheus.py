@@ -131,8 +131,8 @@ def test_a_page_leaves_no_cycles_behind():
     gc.collect()
     gc.disable()
     try:
-        for _ in range(5):
+        for _ in range(50):
             render([sample, calls()])
-        assert gc.collect() == 0
+        assert gc.collect() < 50  # a page's cycle would be at least as many; others may leave one
     finally:
         gc.enable()
