@@ -247,6 +247,22 @@ def test_the_servers_words_are_joined_by_call_and_in_order(tmp_path: Path) -> No
     assert (entry["call"], entry["clip"], entry["heard"]) == ("CA1", "c2", "first")
 
 
+def test_a_turn_that_nobody_understood_is_still_the_callers() -> None:
+    log = [
+        ServerTurn("", "Hello."),
+        ServerTurn("first", "one", why="silence"),
+        ServerTurn("", "Sorry?", why="silence"),
+        ServerTurn("", "", why="silence"),  # a cough
+        ServerTurn("", "Are you there?"),  # after a long silence
+        ServerTurn("third", "three", why="silence"),
+    ]
+    lines = [said(n, 2.0 * n, 2.0 * n + 1) for n in (1, 2, 3)]
+    report = judge(record(Phone(), *lines), log)
+    assert [turn.server and turn.server.said for turn in report.turns] == (
+        ["Hello.", "one", "Sorry?", "three"]
+    )
+
+
 FULL = {
     "event": "turn", "call_id": "CA1", "turn": 1, "heard": "a table", "said": "Let me see. Yes.",
     "played": "Let me", "unplayed": "see. Yes.", "interrupted": True, "pauses": 2,

@@ -159,10 +159,10 @@ def _numbers(found: object) -> dict[str, float]:
 def judge(record: CallRecord, log: Sequence[ServerTurn] = ()) -> CallReport:
     """Measure one call; ``log`` holds the server's turns of it, a greeting first (no words heard).
 
-    The k-th turn with heard words belongs to the k-th clip that speaks.
+    The k-th turn of the caller in the log belongs to the k-th clip that speaks.
     """
-    greetings = [turn for turn in log if not turn.heard][:1]
-    words = iter([turn for turn in log if turn.heard])
+    greetings = [turn for turn in log if not _is_callers(turn)][:1]
+    words = iter([turn for turn in log if _is_callers(turn)])
     turns = [_greeting(record, greetings[0] if greetings else None)]
     turns += [
         _turn(record, index, next(words, None) if said.speaks else None)
@@ -172,6 +172,11 @@ def judge(record: CallRecord, log: Sequence[ServerTurn] = ()) -> CallReport:
     pauses = tuple(gap for gap in real if _caller_talks(record, gap.start))
     underruns = tuple(gap for gap in real if gap not in pauses)
     return CallReport(record, tuple(turns), underruns, pauses, _lateness(record, underruns))
+
+
+def _is_callers(turn: ServerTurn) -> bool:
+    """He was understood; or he was not, and was told so. A cough comes to neither."""
+    return bool(turn.heard or (turn.why and turn.said))
 
 
 def summary(
