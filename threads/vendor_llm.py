@@ -50,6 +50,7 @@ REWARM_SECONDS = 0.1  # after a cancel: a request on its heels must not find the
 BACKOFF_SECONDS = 0.5  # after a look that failed, doubled up to WARM_SECONDS
 EAGER_CHARACTERS = 60  # of an answer are passed on as they come: its first clause, at the longest
 PATIENT_SECONDS = 0.1  # and after that, at most so late: seconds of speech are under way
+WAITED = 0.1  # of it after such a pause, what is read had been waiting: no reason to pause again
 DRAIN_SECONDS = 0.25  # for what follows an answer, so that its connection can be used again
 STOP_SECONDS = 0.5
 GRAIN = 0.1  # of the token deadline: so exact is it, since moving a timer costs as much as a token
@@ -295,7 +296,7 @@ class Models:
     async def _stream(self, entry: _Entry, request: _Request, gap: asyncio.Timeout) -> str:
         """Read one answer to its end. Returns why it is no good; "" when it is."""
         llm, order = self._llm, request.order
-        now = asyncio.get_running_loop().time  # stands still while the loop does not turn
+        now = asyncio.get_running_loop().time
         response = await self._client.post(
             "/chat/completions",
             body=codec.request(entry.model, order.messages, order.tools),
@@ -320,7 +321,7 @@ class Models:
                     request.first_at = request.first_at or time.monotonic_ns()
                 if answer.complete or answer.problem:
                     break
-                if request.told >= EAGER_CHARACTERS and now() > awake:
+                if request.told >= EAGER_CHARACTERS and now() - awake > WAITED * PATIENT_SECONDS:
                     await asyncio.sleep(PATIENT_SECONDS)  # what comes meanwhile is one read
                     awake = now()
             else:

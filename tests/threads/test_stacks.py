@@ -11,12 +11,14 @@ WAIT_MS = 1_000
 
 
 def test_a_thread_that_waits_says_where():
-    over = threading.Event()
+    begun, over = threading.Event(), threading.Event()
 
     def it_waits_here():
+        begun.set()
         assert over.wait(DEADLINE)
 
     worker = Worker(it_waits_here)
+    assert begun.wait(DEADLINE)
     text = stacks.stacks().of(worker.thread, WAIT_MS)
     over.set()
     worker.join()
