@@ -31,7 +31,7 @@ fmt:
     ruff check --fix
     ruff format
 
-# Measure: ring, asr, batch, speech, endpoint, turns, cascade, tools, pacing, spread or shards.
+# Measure: ring, asr, batch, speech, endpoint, turns, cascade, tools, pacing, spread, shards, start.
 bench NAME *ARGS:
     @shift && if [ "{{ NAME }}" = tools ]; then \
         set -- --gil-python "$(./justw --gil python -c 'import sys; print(sys.executable)')" "$@"; \

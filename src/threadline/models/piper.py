@@ -219,9 +219,11 @@ def _session(path: str | PathLike[str], threads: int) -> onnxruntime.InferenceSe
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors; they are raised as well
     # No spinning: idle threads must leave the cores to the media path. No memory pattern: it is
-    # planned anew for every length of clause, and costs 100 MB for nothing.
+    # planned anew for every length of clause, and costs 100 MB for nothing. No plan of which output
+    # takes which one's place: it takes 0.8 s to make and saves neither memory nor time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_mem_pattern = False
+    options.enable_mem_reuse = False
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no nearer base
