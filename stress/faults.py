@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from threadline.config import Log
-from threadline.errors import ConfigError, ThreadlineError
+from threadline.errors import ConfigError
 from threadline.models.store import ModelStore
 from threadline.threads import logs
 
@@ -37,6 +37,7 @@ from . import faults_page
 from .bench.phone import spoken, voice
 from .faults_call import Case, Line, Row, Stage, cases, row_of
 from .faults_list import faults
+from .flags import count, told
 
 ROOT = Path(__file__).parents[1]
 LINE = "I would like that one please."
@@ -46,6 +47,7 @@ CASE_SECONDS = 150.0
 STDERR_CHARACTERS = 4000
 
 
+@told
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="just faults",
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--only", default="", metavar="WORD,WORD", help="rows with these in their names")
-    add("--at-once", type=int, default=AT_ONCE, metavar="N", help=f"calls at a time ({AT_ONCE})")
+    add("--at-once", type=count, default=AT_ONCE, metavar="N", help=f"calls at a time ({AT_ONCE})")
     add("--page", action="store_true", help="run nothing")
     add("--child", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -62,22 +64,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _child(Path(args.child))
     console, kept = Console(highlight=False), ROOT / "out" / "faults" / "rows.json"
     console.width = max(console.width, 130)  # when its cells wrap, nobody can read a table
-    try:
-        if not args.page:
-            words = [word.strip() for word in args.only.split(",") if word.strip()]
-            wanted = [one for one in table() if all(word in one.name for word in words)]
-            rows = run(wanted, args.at_once, console)
-            console.print(faults_page.table(rows))
-            if not words:
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                kept.write_text(json.dumps([asdict(row) for row in rows], indent=1), "utf-8")
-        if args.page or not args.only:
-            rows = _kept(kept)
-            faults_page.write(ROOT / "docs" / "vendors.md", rows)
-            console.print("docs/vendors.md is written")
-    except ThreadlineError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    if not args.page:
+        words = [word.strip() for word in args.only.split(",") if word.strip()]
+        wanted = [one for one in table() if all(word in one.name for word in words)]
+        if not wanted:
+            raise ConfigError(f"No row has {' and '.join(words)} in its name: see docs/vendors.md.")
+        rows = run(wanted, args.at_once, console)
+        console.print(faults_page.table(rows))
+        if not words:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps([asdict(row) for row in rows], indent=1), "utf-8")
+    if args.page or not args.only:
+        rows = _kept(kept)
+        faults_page.write(ROOT / "docs" / "vendors.md", rows)
+        console.print("docs/vendors.md is written")
     wrong = [row for row in rows if row.problems]
     for row in wrong:
         console.print(f"[red]{row.vendor}, {row.fault}, {row.phase}:[/] {'; '.join(row.problems)}")

@@ -44,6 +44,7 @@ from .bench.phone import value, voice
 from .bench.vendors import CASCADE, vendors
 from .capacity import clips
 from .capacity.run import ANSWER, HEARD
+from .flags import amount, count, told
 
 FRAMES_A_SECOND = 50
 SETTLE_SECONDS = 10.0  # all calls begin in 8
@@ -86,6 +87,7 @@ class Profile:
         return 1e6 * self.cpu * samples / max(1, self.samples) / max(1.0, frames)
 
 
+@told
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="just profile",
@@ -93,28 +95,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--calls", type=int, default=50, help="at once (50)")
+    add("--calls", type=count, default=50, help="at once (50)")
     add(
         "--seconds",
-        type=float,
+        type=amount,
         default=40.0,
         help="for so long, twice: measured, then sampled (40)",
     )
     add("--thread", action="append", default=[], metavar="NAME", help="only this one; again")
-    add("--top", type=int, default=15, metavar="N", help="functions of each thread (15)")
+    add("--top", type=count, default=15, metavar="N", help="functions of each thread (15)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the server")
     add("--keep", type=Path, metavar="FOLDER", help="leave the stacks there")
     args = parser.parse_args(argv)
     console = Console(highlight=False)
-    try:
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = args.keep or Path(temporary)
-            folder.mkdir(parents=True, exist_ok=True)
-            told = _run(folder, args)
-            show(console, folder, told, args.thread, args.top)
-    except ThreadlineError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        told = _run(folder, args)
+        show(console, folder, told, args.thread, args.top)
     return 0
 
 
@@ -258,9 +256,9 @@ def functions(profile: Profile, frames: float, top: int) -> Table:
         place: count for place, count in profile.within.items() if not _BENEATH.search(place[0])
     }
     rows = zip(_dearest(profile.own, top), _dearest(within, top), strict=False)
-    for (own, count), (whole, with_all) in rows:
+    for (own, samples), (whole, with_all) in rows:
         table.add_row(
-            f"{profile.us(count, frames):.2f}",
+            f"{profile.us(samples, frames):.2f}",
             escape(short(own)),
             f"{profile.us(with_all, frames):.2f}",
             escape(short(whole)),
@@ -274,9 +272,9 @@ def hot_lines(profile: Profile, frames: float, top: int) -> Table:
     table.add_column("own us", justify="right", min_width=8)
     table.add_column("line", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for (place, line), count in profile.lines.most_common(top):
+    for (place, line), samples in profile.lines.most_common(top):
         text = linecache.getline(place[0], line).strip()
-        table.add_row(f"{profile.us(count, frames):.2f}", f"{short(place)}:{line}", escape(text))
+        table.add_row(f"{profile.us(samples, frames):.2f}", f"{short(place)}:{line}", escape(text))
     return table
 
 

@@ -35,6 +35,7 @@ from threadline.threads.phone_line import CallPlan
 from threadline.wire.script import Clip
 
 from .bench.phone import spoken, voice
+from .flags import count, told
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("FIRST", "SECOND", "THIRD")
@@ -78,24 +79,21 @@ class Backend:
         return True
 
 
+@told
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="just rolling",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--calls", type=int, default=50, help="at once")
+    parser.add_argument("--calls", type=count, default=50, help="at once")
     args = parser.parse_args(argv)
     console = Console(highlight=False)
     haproxy = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if haproxy is None:
         print("There is no haproxy here: install Debian's package haproxy.", file=sys.stderr)
         return Exit.USAGE
-    try:
-        return _roll(console, haproxy, args.calls)
-    except ThreadlineError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    return _roll(console, haproxy, args.calls)
 
 
 def _roll(console: Console, haproxy: str, calls: int) -> int:

@@ -37,6 +37,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .bout import Bout, tell
+from .flags import amount
 
 RACES = "stress.races"
 LONG = 4.0  # the size of a bout in a long run
@@ -69,7 +70,7 @@ class Outcome:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="stress", description=__doc__.splitlines()[0])
-    parser.add_argument("--hours", type=float, default=0.0, help="keep going for so long")
+    parser.add_argument("--hours", type=amount, default=0.0, help="keep going for so long")
     parser.add_argument("--seed", type=int, help="of all draws; a new one each time otherwise")
     parser.add_argument("--only", metavar="NAME", help="one race")
     parser.add_argument("--list", action="store_true", help="the races and their invariants")

@@ -44,6 +44,7 @@ from . import soak_page
 from .bench.phone import spoken, value, voice
 from .bench.vendors import Latencies
 from .bout import Bout
+from .flags import amount, count, told
 from .phones import Phone
 from .soak_page import Run
 from .soak_server import HEARD, Looks, cascade, result
@@ -59,6 +60,7 @@ WAYS = ("stop", "stop", "close", "end of stream", "reset")
 KINDS = ("calls", "steady")
 
 
+@told
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="just soak",
@@ -66,9 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--calls", type=int, default=0, help="short calls in all")
-    add("--minutes", type=float, default=0.0, help="a steady load for so long")
-    add("--calls-at-once", type=int, default=0, help="(40 short ones, 100 steady ones)")
+    add("--calls", type=count, default=0, help="short calls in all")
+    add("--minutes", type=amount, default=0.0, help="a steady load for so long")
+    add("--calls-at-once", type=count, default=0, help="(40 short ones, 100 steady ones)")
     add("--seed", type=int, default=1, help="of who leaves when and how")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the server")
     add("--page", action="store_true", help="run nothing")
@@ -79,23 +81,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     console, kept = Console(highlight=False), ROOT / "out" / "soak"
     kept.mkdir(parents=True, exist_ok=True)
     ok = True
-    try:
-        if not (args.calls or args.minutes or args.page):
-            raise ConfigError("Say how long: --calls 10000, or --minutes 10.")
-        if args.calls:
-            run = short(args.calls, args.calls_at_once or 40, args.seed, args.set, console)
-            ok &= _told(run, kept, console)
-            ok &= _frames(kept, console)
-        if args.minutes:
-            run = steady(args.minutes, args.calls_at_once or 100, args.set, console)
-            ok &= _told(run, kept, console)
-        runs = [Run.load(file) for kind in KINDS if (file := kept / f"{kind}.json").exists()]
-        garbage = kept / "garbage.json"
-        found = json.loads(garbage.read_text("utf-8")) if garbage.exists() else {}
-        soak_page.write(ROOT / "docs", runs, found)
-    except ThreadlineError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    if not (args.calls or args.minutes or args.page):
+        raise ConfigError("Say how long: --calls 10000, or --minutes 10.")
+    if args.calls:
+        run = short(args.calls, args.calls_at_once or 40, args.seed, args.set, console)
+        ok &= _told(run, kept, console)
+        ok &= _frames(kept, console)
+    if args.minutes:
+        run = steady(args.minutes, args.calls_at_once or 100, args.set, console)
+        ok &= _told(run, kept, console)
+    runs = [Run.load(file) for kind in KINDS if (file := kept / f"{kind}.json").exists()]
+    garbage = kept / "garbage.json"
+    found = json.loads(garbage.read_text("utf-8")) if garbage.exists() else {}
+    soak_page.write(ROOT / "docs", runs, found)
     console.print("docs/soak.md is written")
     return int(not ok)
 

@@ -39,6 +39,7 @@ from threadline.wire.script import Clip
 from .bench.phone import serving, spoken, voice
 from .bench.vendors import vendors
 from .compare.record import machine
+from .flags import amount, count, told
 from .soak_server import ALARMS, ANSWER, HEARD
 
 ROOT = Path(__file__).parents[1]
@@ -95,6 +96,7 @@ class Case:
         )
 
 
+@told
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="just stalls",
@@ -102,15 +104,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--calls", type=int, default=4, help="on the line meanwhile")
-    add("--calm", type=float, default=30.0, help="seconds in which nothing is planted, first")
+    add("--calls", type=count, default=4, help="on the line meanwhile")
+    add("--calm", type=amount, default=30.0, help="seconds in which nothing is planted, first")
     args = parser.parse_args(argv)
     console = Console(highlight=False)
-    try:
-        calm, cases, others = run(args.calls, args.calm)
-    except ThreadlineError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    calm, cases, others = run(args.calls, args.calm)
     missed = [case for case in cases if not case.well]
     for line in table(cases):
         console.print(line, soft_wrap=True, markup=False)

@@ -24,11 +24,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from threadline.errors import ConfigError, ThreadlineError
+from threadline.errors import ConfigError
 from threadline.models.store import ModelStore
 from threadline.models.whisper import WhisperDecoder
 from threadline.observe.words import word_error_rate
 
+from ..flags import amount, count, told
 from .clips import Clip, load
 
 Recognise = Callable[[NDArray[np.float32]], str]
@@ -102,30 +103,27 @@ def report(both: list[Side], clips: list[Clip], threads: int) -> Table:
     return table
 
 
+@told
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m stress.bench.asr",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--clips", type=int, default=0, help="how many prompts (default: all)")
-    parser.add_argument("--threads", type=int, default=2, help="of one decode (default: 2)")
-    parser.add_argument("--shortest", type=float, default=2.0, help="in seconds (default: 2)")
-    parser.add_argument("--longest", type=float, default=8.0, help="in seconds (default: 8)")
+    parser.add_argument("--clips", type=count, default=0, help="how many prompts (default: all)")
+    parser.add_argument("--threads", type=count, default=2, help="of one decode (default: 2)")
+    parser.add_argument("--shortest", type=amount, default=2.0, help="in seconds (default: 2)")
+    parser.add_argument("--longest", type=amount, default=8.0, help="in seconds (default: 8)")
     parser.add_argument("--errors", action="store_true", help="show what each heard wrong")
     args = parser.parse_args(argv)
     console = Console()
-    try:
-        clips = load(args.shortest, args.longest)
-        if not clips:
-            raise ConfigError("No prompt has such a length: widen --shortest and --longest.")
-        if args.clips > 0:  # spread over the names, because neighbours say almost the same
-            step = max(1, len(clips) // args.clips)
-            clips = clips[::step][: args.clips]
-        both = measure(clips, args.threads, console)
-    except ThreadlineError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    clips = load(args.shortest, args.longest)
+    if not clips:
+        raise ConfigError("No prompt has such a length: widen --shortest and --longest.")
+    if args.clips > 0:  # spread over the names, because neighbours say almost the same
+        step = max(1, len(clips) // args.clips)
+        clips = clips[::step][: args.clips]
+    both = measure(clips, args.threads, console)
     console.print(report(both, clips, args.threads))
     if args.errors:
         for clip, *heard in zip(clips, *(side.pairs for side in both), strict=True):

@@ -23,11 +23,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from threadline.errors import ConfigError, ThreadlineError
+from threadline.errors import ConfigError
 from threadline.models.store import ModelStore
 from threadline.models.whisper import WhisperDecoder
 from threadline.observe.words import word_error_rate
 
+from ..flags import amount, count, told
 from .clips import Clip, load
 
 SIZES = (1, 2, 4, 8)
@@ -88,33 +89,30 @@ def report(rows: Sequence[Figures], threads: int) -> Table:
     return table
 
 
+@told
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m stress.bench.batch",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--clips", type=int, default=0, help="how many prompts (default: all)")
-    parser.add_argument("--threads", type=int, default=1, help="of one decode (default: 1)")
-    parser.add_argument("--shortest", type=float, default=2.0, help="in seconds (default: 2)")
-    parser.add_argument("--longest", type=float, default=3.0, help="in seconds (default: 3)")
+    parser.add_argument("--clips", type=count, default=0, help="how many prompts (default: all)")
+    parser.add_argument("--threads", type=count, default=1, help="of one decode (default: 1)")
+    parser.add_argument("--shortest", type=amount, default=2.0, help="in seconds (default: 2)")
+    parser.add_argument("--longest", type=amount, default=3.0, help="in seconds (default: 3)")
     args = parser.parse_args(argv)
     console = Console()
-    try:
-        clips = load(args.shortest, args.longest)
-        if len(clips) < SIZES[-1]:
-            raise ConfigError("Too few prompts have such a length: widen --shortest and --longest.")
-        if args.clips > 0:  # spread over the names, because neighbours say almost the same
-            clips = clips[:: max(1, len(clips) // args.clips)][: args.clips]
-        # ctranslate2 says that it turns the GIL on. It does, for both ways alike.
-        warnings.filterwarnings("ignore", "The global interpreter lock", RuntimeWarning)
-        folder = ModelStore().directory("whisper-base")
-        decoder = WhisperDecoder(folder, threads=args.threads, language="en")
-        decoder.decode_many([clip.heard for clip in clips[:2]])
-        rows = [measure(clips, size, decoder, console) for size in SIZES]
-    except ThreadlineError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    clips = load(args.shortest, args.longest)
+    if len(clips) < SIZES[-1]:
+        raise ConfigError("Too few prompts have such a length: widen --shortest and --longest.")
+    if args.clips > 0:  # spread over the names, because neighbours say almost the same
+        clips = clips[:: max(1, len(clips) // args.clips)][: args.clips]
+    # ctranslate2 says that it turns the GIL on. It does, for both ways alike.
+    warnings.filterwarnings("ignore", "The global interpreter lock", RuntimeWarning)
+    folder = ModelStore().directory("whisper-base")
+    decoder = WhisperDecoder(folder, threads=args.threads, language="en")
+    decoder.decode_many([clip.heard for clip in clips[:2]])
+    rows = [measure(clips, size, decoder, console) for size in SIZES]
     console.print(report(rows, args.threads))
     return 0
 

@@ -43,6 +43,7 @@ from threadline.threads.caller import place_calls
 from threadline.threads.phone_line import CallPlan
 from threadline.wire.script import Barge, Clip
 
+from ..flags import count_or_none, told
 from .phone import serving, spoken, voice
 from .turns import after_clear, people
 from .vendors import CASCADE, Latencies, vendors
@@ -61,10 +62,11 @@ PLAIN = ("--set", "endpoint.mode=silence", "--set", "llm.speculate=false")
 AHEAD = ("--set", "endpoint.mode=silence", "--set", "llm.speculate=true")
 
 
+@told
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench cascade", description=__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=int, default=200, help="in each of the two ways")
-    parser.add_argument("--barges", type=int, default=100, help="interruptions")
+    parser.add_argument("--turns", type=count_or_none, default=200, help="in each of the two ways")
+    parser.add_argument("--barges", type=count_or_none, default=100, help="interruptions")
     args = parser.parse_args(argv)
     console, speaker, kept = Console(), voice(), True
     line = spoken(speaker, LINE, "line")

@@ -21,12 +21,14 @@ from rich.console import Console
 from threadline.config import Endpoint, Vad
 from threadline.errors import ThreadlineError
 
+from ..flags import count, told
 from . import endpoint_page, hangover
 from .pauses import measure
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
+@told
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="bench endpoint",
@@ -35,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--vad", action="store_true", help="the VAD's own thresholds")
     parser.add_argument("--page", action="store_true", help="write docs/endpointing.md")
-    parser.add_argument("--prompts", type=int, default=0, help="how many (default: all)")
+    parser.add_argument("--prompts", type=count, default=0, help="how many (default: all)")
     parser.add_argument("--keep", type=Path, help="read the judgements from this file, or write it")
     args = parser.parse_args(argv)
     if 0 < args.prompts < 10:

@@ -33,15 +33,17 @@ from threadline.threads.caller import place_calls
 from threadline.threads.child_server import cpu_by_thread
 from threadline.threads.phone_line import CallPlan
 
+from ..flags import count, told
 from .phone import quantile_ms, serving, spoken, value, voice
 from .tone_server import LOWEST_HZ, SECONDS, STEP_HZ, TONES
 
 LIMIT_MS = 5.0
 
 
+@told
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench pacing", description=__doc__.splitlines()[0])
-    parser.add_argument("--calls", type=int, default=50)
+    parser.add_argument("--calls", type=count, default=50)
     args = parser.parse_args(argv)
     console = Console()
     line = spoken(voice(), "Hello, please hum for me.", "hum")

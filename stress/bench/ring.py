@@ -34,6 +34,8 @@ from threadline.threads.calls import FRAME
 from threadline.threads.ring import MAX_CAPACITY, AudioRing, EventRing
 from threadline.threads.wake import Inbox, Outbox
 
+from ..flags import amount
+
 ALONE = 20_000
 ACROSS = 10_000
 TRIPS = 500
@@ -328,7 +330,7 @@ def setting() -> str:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m stress.bench.ring", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10.0, help="about how long to measure")
+    parser.add_argument("--seconds", type=amount, default=10.0, help="about how long to measure")
     seconds = parser.parse_args().seconds
     console = Console()
     console.print(setting())

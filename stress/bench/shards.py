@@ -37,6 +37,7 @@ from threadline.threads.shards import numbered
 
 from ..capacity.run import ANSWER, FLAGS, HEARD, LONGEST_SECONDS
 from ..compare.record import Lateness
+from ..flags import count, told
 from .cascade import without_pauses
 from .phone import spoken, value, voice
 from .vendors import CASCADE, vendors
@@ -94,12 +95,13 @@ class Side:
         )
 
 
+@told
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench shards", description=__doc__.splitlines()[0])
-    parser.add_argument("--calls", type=int, default=60)
-    parser.add_argument("--lines", type=int, default=1, help="what each caller says, in lines")
-    parser.add_argument("--threads", type=int, default=2, help="of io-calls and of vad")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--calls", type=count, default=60)
+    parser.add_argument("--lines", type=count, default=1, help="what each caller says, in lines")
+    parser.add_argument("--threads", type=count, default=2, help="of io-calls and of vad")
+    parser.add_argument("--rounds", type=count, default=2)
     args = parser.parse_args(argv)
     console = Console(highlight=False)
     runs: dict[int, list[Run]] = defaultdict(list)

@@ -45,6 +45,7 @@ from threadline.threads.io_calls import listen
 from threadline.threads.phone_line import CallPlan
 from threadline.threads.server import Server
 
+from ..flags import count, told
 from . import clips as prompts
 from .phone import clip
 
@@ -66,10 +67,11 @@ class Listener:
         return None, Answer("Go on.")
 
 
+@told
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench speech", description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, default=40)
-    parser.add_argument("--calls", type=int, default=4, help="prompts at once")
+    parser.add_argument("--clips", type=count, default=40)
+    parser.add_argument("--calls", type=count, default=4, help="prompts at once")
     args = parser.parse_args(argv)
     console = Console()
     try:

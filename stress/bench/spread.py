@@ -29,6 +29,7 @@ from threadline.threads.child_server import ChildServer, cpu_by_thread
 from ..bout import Bout
 from ..compare.plots import style
 from ..compare.record import machine
+from ..flags import count, told
 from ..phones import Phone
 from .phone import serving, value
 
@@ -69,9 +70,10 @@ class Spread:
         return float(self.frames.max() / self.frames.sum())
 
 
+@told
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench spread", description=__doc__.splitlines()[0])
-    parser.add_argument("--calls", type=int, default=300)
+    parser.add_argument("--calls", type=count, default=300)
     args = parser.parse_args(argv)
     console = Console(highlight=False)
     runs = []

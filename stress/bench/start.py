@@ -24,17 +24,23 @@ from rich.table import Table
 
 from threadline.errors import ThreadlineError
 
+from ..flags import amount, count, told
 from .phone import serving
 
 IMPORTS = "import numpy, onnxruntime, soxr, structlog, websockets.server, faster_whisper"
 GRAIN_SECONDS = 0.05  # /readyz is asked so often
 
 
+@told
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, compare with the limit."""
     parser = argparse.ArgumentParser(prog="bench start", description=__doc__.splitlines()[0])
-    parser.add_argument("--starts", type=int, default=10, metavar="N", help="so often (default 10)")
-    parser.add_argument("--limit", type=float, default=2.0, metavar="S", help="until ready, median")
+    parser.add_argument(
+        "--starts", type=count, default=10, metavar="N", help="so often (default 10)"
+    )
+    parser.add_argument(
+        "--limit", type=amount, default=2.0, metavar="S", help="until ready, median"
+    )
     args = parser.parse_args(argv)
     if args.starts < 1:
         parser.error("--starts takes a number above 0")

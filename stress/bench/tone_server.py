@@ -27,6 +27,8 @@ from threadline.threads.asr_worker import Decoder
 from threadline.threads.io_calls import listen
 from threadline.threads.server import Parts, Server
 
+from ..flags import told
+
 RATE = 8_000
 LOWEST_HZ, STEP_HZ, TONES = 300, 40, 80
 SECONDS = 20  # of tone in one answer, in clauses of five
@@ -79,6 +81,7 @@ class OneWord(Decoder):
         return Heard("hello")
 
 
+@told
 def serve(flags: Sequence[str], brain: Humming) -> int:
     """Until a signal. `flags` are those of `threadline serve`."""
     parser = argparse.ArgumentParser()

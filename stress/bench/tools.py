@@ -34,6 +34,7 @@ from threadline.threads.phone_line import CallPlan
 from threadline.wire.script import Clip
 
 from ..compare.record import BUILDS, NAMES, Build, Lateness
+from ..flags import count, told
 from .burning import BURNERS
 from .phone import spoken, value, voice
 from .vendors import CASCADE, vendors
@@ -43,19 +44,16 @@ TOOLS_START_WITHIN = 20.0  # seconds
 ANSWER = "Sure, that is possible. " + "We have a table by the window, and it is yours. " * 2
 
 
+@told
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench tools", description=__doc__.splitlines()[0])
     parser.add_argument("--gil-python", metavar="FILE", help="the GIL build's python")
-    parser.add_argument("--calls", type=int, default=20, help="beside the two")
+    parser.add_argument("--calls", type=count, default=20, help="beside the two")
     args = parser.parse_args(argv)
     console = Console(highlight=False)
-    try:
-        if not args.gil_python:
-            raise ConfigError("Run this as `./justw bench tools`, which finds both builds.")
-        _measure(console, args.gil_python, args.calls)
-    except ThreadlineError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    if not args.gil_python:
+        raise ConfigError("Run this as `./justw bench tools`, which finds both builds.")
+    _measure(console, args.gil_python, args.calls)
     return 0
 
 

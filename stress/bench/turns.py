@@ -30,6 +30,7 @@ from threadline.threads.caller import place_calls
 from threadline.threads.phone_line import CallPlan
 from threadline.wire.script import Barge, Clip
 
+from ..flags import count, told
 from . import clips as prompts
 from .phone import clip, serving, spoken, voice
 
@@ -40,10 +41,11 @@ QUESTION = "What are your opening hours?"
 TALK = ("I'd like a table for four on Friday at seven.", QUESTION, "My name is Anna.")
 
 
+@told
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench turns", description=__doc__.splitlines()[0])
-    parser.add_argument("--calls", type=int, default=8, help="with three answers each")
-    parser.add_argument("--barges", type=int, default=40, help="interruptions")
+    parser.add_argument("--calls", type=count, default=8, help="with three answers each")
+    parser.add_argument("--barges", type=count, default=40, help="interruptions")
     args = parser.parse_args(argv)
     console = Console()
     speaker = voice()

@@ -24,11 +24,12 @@ from pathlib import Path
 from rich.console import Console
 
 from threadline.audio import mulaw, wav
-from threadline.errors import ConfigError, ThreadlineError
+from threadline.errors import ConfigError
 from threadline.wire.script import Clip
 
 from ..bench.phone import voice
 from ..compare.record import BUILDS, NAMES, Build, machine
+from ..flags import count, told
 from . import clips, local_page, page
 from .run import Bench, Result
 
@@ -37,6 +38,7 @@ STEPS = "1,50,100,150,200,250,300,350,400"
 LOCAL_STEPS = "1,2,4,6,8,12,16,20"
 
 
+@told
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="just capacity",
@@ -48,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     steps = f"rising ({STEPS}; {LOCAL_STEPS} with --local)"
     add("--calls", type=_numbers, metavar="N,N", help=steps)
     add("--local", action="store_true", help="everything local, on this build only")
-    add("--lines", type=int, default=5, help="what each caller says, in lines")
+    add("--lines", type=count, default=5, help="what each caller says, in lines")
     add("--only", default="", choices=("", *BUILDS), help="one build")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the server")
     add("--page", action="store_true", help="run nothing")
@@ -58,18 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / ("local.json" if args.local else "results.json")
     args.calls = args.calls or _numbers(LOCAL_STEPS if args.local else STEPS)
-    try:
-        if not args.page:
-            results = _run(args, folder, console)
-            kept.write_text(json.dumps([asdict(one) for one in results], indent=1), "utf-8")
-        if not kept.exists():
-            raise ConfigError("There are no runs to write about: run `just capacity` first.")
-        results = [Result(**one) for one in json.loads(kept.read_text("utf-8"))]
-        console.print(page.table(results))
-        (local_page if args.local else page).write(ROOT / "docs", results, machine())
-    except ThreadlineError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    if not args.page:
+        results = _run(args, folder, console)
+        kept.write_text(json.dumps([asdict(one) for one in results], indent=1), "utf-8")
+    if not kept.exists():
+        raise ConfigError("There are no runs to write about: run `just capacity` first.")
+    results = [Result(**one) for one in json.loads(kept.read_text("utf-8"))]
+    console.print(page.table(results))
+    (local_page if args.local else page).write(ROOT / "docs", results, machine())
     console.print("docs/capacity.md is written")
     return 0
 

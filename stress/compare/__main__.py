@@ -20,8 +20,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from threadline.errors import ConfigError, ThreadlineError
+from threadline.errors import ConfigError
 
+from ..flags import told
 from . import figures, page, scenarios
 from .measure import Bench
 from .record import (
@@ -40,6 +41,7 @@ ROOT = Path(__file__).parents[2]
 _COLUMNS = 110
 
 
+@told
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="just compare",
@@ -55,16 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     size = scenarios.QUICK if args.quick else scenarios.FULL
     folder, console = ROOT / "out" / "compare" / size.name, Console(highlight=False)
     console.width = max(console.width, _COLUMNS)  # tables: when they wrap, nobody can read them
-    try:
-        if not args.page:
-            _run(args, size, folder, console)
-        records, setting = load(folder), load_setting(folder)
-        for section in figures.sections(records):
-            console.print(page.table(section))
-        page.write(ROOT / "docs", records, setting)
-    except ThreadlineError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    if not args.page:
+        _run(args, size, folder, console)
+    records, setting = load(folder), load_setting(folder)
+    for section in figures.sections(records):
+        console.print(page.table(section))
+    page.write(ROOT / "docs", records, setting)
     console.print("docs/compare.md is written")
     return 0
 

@@ -32,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..flags import amount
 from .controls import CONTROLS
 from .programs import PROGRAMS
 
@@ -213,7 +214,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="just tsan", description=__doc__)
     parser.add_argument("python", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long each program runs")
+    parser.add_argument("--seconds", type=amount, default=20.0, help="how long each program runs")
     parser.add_argument("--seed", type=int, default=SystemRandom().randrange(10**6))
     parser.add_argument("--only", metavar="NAME", choices=[*PROGRAMS, *CONTROLS])
     parser.add_argument("--record", action="store_true", help="write docs/races.md's section")

@@ -33,9 +33,3 @@ def test_the_median_until_ready_is_held_against_the_limit(
     said = capsys.readouterr().out
     assert "3.5 times" in said
     assert ("missed" in said) == bool(status)
-
-
-def test_no_start_at_all_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        start.main(["--starts", "0"])
-    assert "above 0" in capsys.readouterr().err
