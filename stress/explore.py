@@ -10,7 +10,6 @@ Exits with 1 when something forbidden can happen, and prints how; with 2 for a w
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from functools import partial
@@ -23,6 +22,7 @@ from .explorer.beside import Change, Code, Stale, beside
 from .explorer.jobs import explore, named, side_by_side
 from .explorer.search import Found, Model, Unplayable, replay
 from .explorer.trace import columns
+from .flags import command_line
 from .mutations import MUTANTS
 
 LIMIT = 60.0
@@ -76,11 +76,7 @@ def run(models: list[Model], changes: tuple[Change, ...], option: str) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command. Returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stress.explore",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("python -m stress.explore", __doc__)
     parser.add_argument("--only", default="", metavar="NAME", help="a model or a family of them")
     parser.add_argument("--replay", metavar="SCHEDULE", help="run this one schedule, with a trace")
     parser.add_argument("--mutant", metavar="NAME", help="plant this race first (stress/mutations)")

@@ -37,7 +37,7 @@ from . import faults_page
 from .bench.phone import spoken, voice
 from .faults_call import Case, Line, Row, Stage, cases, row_of
 from .faults_list import faults
-from .flags import count, told
+from .flags import command_line, count, told
 
 ROOT = Path(__file__).parents[1]
 LINE = "I would like that one please."
@@ -49,11 +49,7 @@ STDERR_CHARACTERS = 4000
 
 @told
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="just faults",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("just faults", __doc__)
     add = parser.add_argument
     add("--only", default="", metavar="WORD,WORD", help="rows with these in their names")
     add("--at-once", type=count, default=AT_ONCE, metavar="N", help=f"calls at a time ({AT_ONCE})")

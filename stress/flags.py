@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import functools
 import sys
-from argparse import ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Callable
 
 from threadline.errors import ThreadlineError
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def command_line(name: str, doc: str | None) -> ArgumentParser:
+    """The parser of a command, which is explained by its module's docstring."""
+    return ArgumentParser(prog=name, description=doc, formatter_class=RawDescriptionHelpFormatter)
 
 
 def told[**P](main: Callable[P, int]) -> Callable[P, int]:

@@ -8,7 +8,6 @@ Exits with 1 when a tier that must notice does not, or when a change no longer f
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import importlib.util
 import subprocess
@@ -26,6 +25,7 @@ from rich.table import Table
 from . import native
 from .explorer.beside import Stale, beside, changed, fill
 from .explorer.jobs import explore, side_by_side
+from .flags import command_line
 from .mutations import MUTANTS, Mutant
 
 LIMIT = 20.0
@@ -143,11 +143,7 @@ def run(names: Sequence[str]) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command. Returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stress.mutants",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("python -m stress.mutants", __doc__)
     parser.add_argument("--only", default="", metavar="NAME")
     only = parser.parse_args(arguments).only
     if only and only not in MUTANTS:

@@ -44,7 +44,7 @@ from .bench.phone import value, voice
 from .bench.vendors import CASCADE, vendors
 from .capacity import clips
 from .capacity.run import ANSWER, HEARD
-from .flags import amount, count, told
+from .flags import amount, command_line, count, told
 
 FRAMES_A_SECOND = 50
 SETTLE_SECONDS = 10.0  # all calls begin in 8
@@ -89,11 +89,7 @@ class Profile:
 
 @told
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="just profile",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("just profile", __doc__)
     add = parser.add_argument
     add("--calls", type=count, default=50, help="at once (50)")
     add(

@@ -11,7 +11,6 @@ its last caller has hung up. Prints what happened when, and which server had how
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import signal
@@ -35,7 +34,7 @@ from threadline.threads.phone_line import CallPlan
 from threadline.wire.script import Clip
 
 from .bench.phone import spoken, voice
-from .flags import count, told
+from .flags import command_line, count, told
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("FIRST", "SECOND", "THIRD")
@@ -81,11 +80,7 @@ class Backend:
 
 @told
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="just rolling",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("just rolling", __doc__)
     parser.add_argument("--calls", type=count, default=50, help="at once")
     args = parser.parse_args(argv)
     console = Console(highlight=False)

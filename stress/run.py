@@ -37,7 +37,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .bout import Bout, tell
-from .flags import amount
+from .flags import amount, command_line
 
 RACES = "stress.races"
 LONG = 4.0  # the size of a bout in a long run
@@ -69,7 +69,7 @@ class Outcome:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="stress", description=__doc__.splitlines()[0])
+    parser = command_line("stress", __doc__)
     parser.add_argument("--hours", type=amount, default=0.0, help="keep going for so long")
     parser.add_argument("--seed", type=int, help="of all draws; a new one each time otherwise")
     parser.add_argument("--only", metavar="NAME", help="one race")

@@ -44,7 +44,7 @@ from . import soak_page
 from .bench.phone import spoken, value, voice
 from .bench.vendors import Latencies
 from .bout import Bout
-from .flags import amount, count, told
+from .flags import amount, command_line, count, told
 from .phones import Phone
 from .soak_page import Run
 from .soak_server import HEARD, Looks, cascade, result
@@ -62,11 +62,7 @@ KINDS = ("calls", "steady")
 
 @told
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="just soak",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("just soak", __doc__)
     add = parser.add_argument
     add("--calls", type=count, default=0, help="short calls in all")
     add("--minutes", type=amount, default=0.0, help="a steady load for so long")

@@ -13,7 +13,6 @@ stack that names the planted function, and nothing else was.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -39,7 +38,7 @@ from threadline.wire.script import Clip
 from .bench.phone import serving, spoken, voice
 from .bench.vendors import vendors
 from .compare.record import machine
-from .flags import amount, count, told
+from .flags import amount, command_line, count, told
 from .soak_server import ALARMS, ANSWER, HEARD
 
 ROOT = Path(__file__).parents[1]
@@ -98,11 +97,7 @@ class Case:
 
 @told
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="just stalls",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("just stalls", __doc__)
     add = parser.add_argument
     add("--calls", type=count, default=4, help="on the line meanwhile")
     add("--calm", type=amount, default=30.0, help="seconds in which nothing is planted, first")

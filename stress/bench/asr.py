@@ -11,7 +11,6 @@ figures. faster-whisper runs with its defaults (window of 30 s, beam of 5, times
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 import warnings
@@ -29,7 +28,7 @@ from threadline.models.store import ModelStore
 from threadline.models.whisper import WhisperDecoder
 from threadline.observe.words import word_error_rate
 
-from ..flags import amount, count, told
+from ..flags import amount, command_line, count, told
 from .clips import Clip, load
 
 Recognise = Callable[[NDArray[np.float32]], str]
@@ -105,11 +104,7 @@ def report(both: list[Side], clips: list[Clip], threads: int) -> Table:
 
 @told
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m stress.bench.asr",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("python -m stress.bench.asr", __doc__)
     parser.add_argument("--clips", type=count, default=0, help="how many prompts (default: all)")
     parser.add_argument("--threads", type=count, default=2, help="of one decode (default: 2)")
     parser.add_argument("--shortest", type=amount, default=2.0, help="in seconds (default: 2)")

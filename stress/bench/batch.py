@@ -11,7 +11,6 @@ of a batch waits for all of it: the last column is how long, in decodes of one a
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 import warnings
@@ -28,7 +27,7 @@ from threadline.models.store import ModelStore
 from threadline.models.whisper import WhisperDecoder
 from threadline.observe.words import word_error_rate
 
-from ..flags import amount, count, told
+from ..flags import amount, command_line, count, told
 from .clips import Clip, load
 
 SIZES = (1, 2, 4, 8)
@@ -91,11 +90,7 @@ def report(rows: Sequence[Figures], threads: int) -> Table:
 
 @told
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m stress.bench.batch",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("python -m stress.bench.batch", __doc__)
     parser.add_argument("--clips", type=count, default=0, help="how many prompts (default: all)")
     parser.add_argument("--threads", type=count, default=1, help="of one decode (default: 1)")
     parser.add_argument("--shortest", type=amount, default=2.0, help="in seconds (default: 2)")

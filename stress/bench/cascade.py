@@ -19,7 +19,6 @@ every limit was kept.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -43,7 +42,7 @@ from threadline.threads.caller import place_calls
 from threadline.threads.phone_line import CallPlan
 from threadline.wire.script import Barge, Clip
 
-from ..flags import count_or_none, told
+from ..flags import command_line, count_or_none, told
 from .phone import serving, spoken, voice
 from .turns import after_clear, people
 from .vendors import CASCADE, Latencies, vendors
@@ -64,7 +63,7 @@ AHEAD = ("--set", "endpoint.mode=silence", "--set", "llm.speculate=true")
 
 @told
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench cascade", description=__doc__.splitlines()[0])
+    parser = command_line("bench cascade", __doc__)
     parser.add_argument("--turns", type=count_or_none, default=200, help="in each of the two ways")
     parser.add_argument("--barges", type=count_or_none, default=100, help="interruptions")
     args = parser.parse_args(argv)

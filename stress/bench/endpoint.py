@@ -11,7 +11,6 @@ false cut-off; at the true end of a prompt, the time from the last sound to the 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from rich.console import Console
 from threadline.config import Endpoint, Vad
 from threadline.errors import ThreadlineError
 
-from ..flags import count, told
+from ..flags import command_line, count, told
 from . import endpoint_page, hangover
 from .pauses import measure
 
@@ -30,11 +29,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 @told
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="bench endpoint",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("bench endpoint", __doc__)
     parser.add_argument("--vad", action="store_true", help="the VAD's own thresholds")
     parser.add_argument("--page", action="store_true", help="write docs/endpointing.md")
     parser.add_argument("--prompts", type=count, default=0, help="how many (default: all)")

@@ -14,7 +14,6 @@ stayed under 5 ms, or under what the bare timer had when that was more.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -33,7 +32,7 @@ from threadline.threads.caller import place_calls
 from threadline.threads.child_server import cpu_by_thread
 from threadline.threads.phone_line import CallPlan
 
-from ..flags import count, told
+from ..flags import command_line, count, told
 from .phone import quantile_ms, serving, spoken, value, voice
 from .tone_server import LOWEST_HZ, SECONDS, STEP_HZ, TONES
 
@@ -42,7 +41,7 @@ LIMIT_MS = 5.0
 
 @told
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench pacing", description=__doc__.splitlines()[0])
+    parser = command_line("bench pacing", __doc__)
     parser.add_argument("--calls", type=count, default=50)
     args = parser.parse_args(argv)
     console = Console()

@@ -16,7 +16,6 @@ than an even share.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -37,7 +36,7 @@ from threadline.threads.shards import numbered
 
 from ..capacity.run import ANSWER, FLAGS, HEARD, LONGEST_SECONDS
 from ..compare.record import Lateness
-from ..flags import count, told
+from ..flags import command_line, count, told
 from .cascade import without_pauses
 from .phone import spoken, value, voice
 from .vendors import CASCADE, vendors
@@ -97,7 +96,7 @@ class Side:
 
 @told
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench shards", description=__doc__.splitlines()[0])
+    parser = command_line("bench shards", __doc__)
     parser.add_argument("--calls", type=count, default=60)
     parser.add_argument("--lines", type=count, default=1, help="what each caller says, in lines")
     parser.add_argument("--threads", type=count, default=2, help="of io-calls and of vad")

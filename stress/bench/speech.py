@@ -13,7 +13,6 @@ says "Go on." so that the calls follow no script.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -45,7 +44,7 @@ from threadline.threads.io_calls import listen
 from threadline.threads.phone_line import CallPlan
 from threadline.threads.server import Server
 
-from ..flags import count, told
+from ..flags import command_line, count, told
 from . import clips as prompts
 from .phone import clip
 
@@ -69,7 +68,7 @@ class Listener:
 
 @told
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench speech", description=__doc__.splitlines()[0])
+    parser = command_line("bench speech", __doc__)
     parser.add_argument("--clips", type=count, default=40)
     parser.add_argument("--calls", type=count, default=4, help="prompts at once")
     args = parser.parse_args(argv)

@@ -8,7 +8,6 @@ costs is capacity's matter. Each number of sub-ticks is a server process of its 
 
 from __future__ import annotations
 
-import argparse
 import select
 import socket
 import sys
@@ -29,7 +28,7 @@ from threadline.threads.child_server import ChildServer, cpu_by_thread
 from ..bout import Bout
 from ..compare.plots import style
 from ..compare.record import machine
-from ..flags import count, told
+from ..flags import command_line, count, told
 from ..phones import Phone
 from .phone import serving, value
 
@@ -72,7 +71,7 @@ class Spread:
 
 @told
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench spread", description=__doc__.splitlines()[0])
+    parser = command_line("bench spread", __doc__)
     parser.add_argument("--calls", type=count, default=300)
     args = parser.parse_args(argv)
     console = Console(highlight=False)

@@ -9,7 +9,6 @@ is a plain script that imports what the server and its recogniser import, and lo
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from rich.table import Table
 
 from threadline.errors import ThreadlineError
 
-from ..flags import amount, count, told
+from ..flags import amount, command_line, count, told
 from .phone import serving
 
 IMPORTS = "import numpy, onnxruntime, soxr, structlog, websockets.server, faster_whisper"
@@ -34,7 +33,7 @@ GRAIN_SECONDS = 0.05  # /readyz is asked so often
 @told
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, compare with the limit."""
-    parser = argparse.ArgumentParser(prog="bench start", description=__doc__.splitlines()[0])
+    parser = command_line("bench start", __doc__)
     parser.add_argument(
         "--starts", type=count, default=10, metavar="N", help="so often (default 10)"
     )

@@ -11,7 +11,6 @@ that core; what is asked is whether the interpreter adds to it.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -34,7 +33,7 @@ from threadline.threads.phone_line import CallPlan
 from threadline.wire.script import Clip
 
 from ..compare.record import BUILDS, NAMES, Build, Lateness
-from ..flags import count, told
+from ..flags import command_line, count, told
 from .burning import BURNERS
 from .phone import spoken, value, voice
 from .vendors import CASCADE, vendors
@@ -46,7 +45,7 @@ ANSWER = "Sure, that is possible. " + "We have a table by the window, and it is 
 
 @told
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench tools", description=__doc__.splitlines()[0])
+    parser = command_line("bench tools", __doc__)
     parser.add_argument("--gil-python", metavar="FILE", help="the GIL build's python")
     parser.add_argument("--calls", type=count, default=20, help="beside the two")
     args = parser.parse_args(argv)

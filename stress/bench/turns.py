@@ -12,7 +12,6 @@ were silent within 150 ms, and no frame of an interrupted answer followed its cl
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from threadline.threads.caller import place_calls
 from threadline.threads.phone_line import CallPlan
 from threadline.wire.script import Barge, Clip
 
-from ..flags import count, told
+from ..flags import command_line, count, told
 from . import clips as prompts
 from .phone import clip, serving, spoken, voice
 
@@ -43,7 +42,7 @@ TALK = ("I'd like a table for four on Friday at seven.", QUESTION, "My name is A
 
 @told
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench turns", description=__doc__.splitlines()[0])
+    parser = command_line("bench turns", __doc__)
     parser.add_argument("--calls", type=count, default=8, help="with three answers each")
     parser.add_argument("--barges", type=count, default=40, help="interruptions")
     args = parser.parse_args(argv)

@@ -29,7 +29,7 @@ from threadline.wire.script import Clip
 
 from ..bench.phone import voice
 from ..compare.record import BUILDS, NAMES, Build, machine
-from ..flags import count, told
+from ..flags import command_line, count, told
 from . import clips, local_page, page
 from .run import Bench, Result
 
@@ -40,11 +40,7 @@ LOCAL_STEPS = "1,2,4,6,8,12,16,20"
 
 @told
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="just capacity",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("just capacity", __doc__)
     add = parser.add_argument
     add("--gil-python", metavar="FILE", help="the GIL build's python; the recipe fills this in")
     steps = f"rising ({STEPS}; {LOCAL_STEPS} with --local)"

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from threadline.errors import ConfigError
 
-from ..flags import told
+from ..flags import command_line, told
 from . import figures, page, scenarios
 from .measure import Bench
 from .record import (
@@ -43,11 +43,7 @@ _COLUMNS = 110
 
 @told
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="just compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("just compare", __doc__)
     add = parser.add_argument
     add("--gil-python", metavar="FILE", help="the GIL build's python; the recipe fills this in")
     add("--quick", action="store_true")
