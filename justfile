@@ -12,9 +12,9 @@ default:
 demo *ARGS:
     @python -m threadline demo "$@"
 
-# Run the tests, two at a time; `-m long -n 0` runs those that take minutes, one at a time.
+# Run the tests, three at a time: mostly they wait for sockets; `-m long -n 0` runs those that take minutes, one at a time.
 test *ARGS: sounds
-    @env -u PYTHON_GIL python -X faulthandler -m pytest -n 2 --dist loadfile "$@"
+    @env -u PYTHON_GIL python -X faulthandler -m pytest -n 3 --dist loadfile "$@"
 
 # The tests of what owns no thread, and of the rings: for the other build of Python.
 core *ARGS:
