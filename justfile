@@ -12,7 +12,7 @@ default:
 demo *ARGS:
     @python -m threadline demo "$@"
 
-# Run the tests, three at a time: mostly they wait for sockets; `-m long -n 0` runs those that take minutes, one at a time.
+# Run the tests, three at a time, for they mostly wait; `-m long -n 0`: those that take minutes.
 test *ARGS: sounds
     @env -u PYTHON_GIL python -X faulthandler -m pytest -n 3 --dist loadfile "$@"
 
