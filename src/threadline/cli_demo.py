@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .audio import mulaw, wav
+from .audio.levels import shorten_pauses
 from .cli_call import load_clip, watched
 from .cli_models import fetch_shown
 from .cli_vendors import with_model
@@ -61,6 +62,7 @@ LINES = {
 INTERRUPTED = 2  # the reply to this line is long, and the next line cuts into it
 INTERRUPT_AFTER = 2.0  # s
 PITCH = 1.14  # the caller is the same voice, a tone higher: two people are easier to follow
+PAUSE_MS = 120  # at most, in a line: the voice pauses by chance, and a long one may end a turn
 MUST_SAY = ("friday", "four", "seven", "anna", "booked")  # what the agent must have understood
 
 
@@ -160,7 +162,7 @@ def _clips(store: ModelStore, console: Console) -> tuple[Clip, ...]:
     folder = store.folder / "demo-caller"
     paths = [folder / f"{name}.wav" for name in LINES]
     spoken = folder / "lines.json"
-    wanted = json.dumps([LINES, PITCH])
+    wanted = json.dumps([LINES, PITCH, PAUSE_MS])
     if not spoken.exists() or spoken.read_text("utf-8") != wanted:
         console.print("speaking the caller's lines, once (about 4 s)")
         folder.mkdir(parents=True, exist_ok=True)
@@ -170,8 +172,8 @@ def _clips(store: ModelStore, console: Console) -> tuple[Clip, ...]:
         )
         for line, path in zip(LINES.values(), paths, strict=True):
             higher = soxr.resample(voice.synthesize(line), voice.rate * PITCH, mulaw.RATE)
-            codes = mulaw.decode(mulaw.encode_float(higher))
-            wav.write_mono(path, codes, mulaw.RATE)
+            codes = mulaw.encode_float(shorten_pauses(higher, mulaw.RATE, PAUSE_MS))
+            wav.write_mono(path, mulaw.decode(codes), mulaw.RATE)
         spoken.write_text(wanted, "utf-8")
     return tuple(load_clip(path) for path in paths)
 

@@ -54,6 +54,19 @@ def test_floor_decides_what_is_sound() -> None:
     assert levels.speech_bounds(murmur, 8000, floor_db=-60) == (0, 1600)
 
 
+def test_a_pause_is_shortened_and_no_sound_is_lost() -> None:
+    first, second, pause = tone(1600, 0.2), tone(800, 0.1), np.zeros(2400, np.float32)
+    samples = np.concatenate([first, pause, second, pause[:640], first])
+    shortened = levels.shorten_pauses(samples, 8000, 120)
+    assert np.array_equal(
+        shortened, np.concatenate([first, pause[:960], second, pause[:640], first])
+    )
+    assert np.array_equal(levels.shorten_pauses(samples, 8000, 300), samples)
+    assert len(levels.shorten_pauses(pause, 8000, 0)) == 0
+    assert len(levels.shorten_pauses(pause[:0], 8000, 100)) == 0
+    assert levels.shorten_pauses(pcm(samples), 8000, 120).dtype == np.int16
+
+
 def test_audible_frames() -> None:
     assert levels.audible(mulaw.encode_float(tone(160, 0.05)))
     assert levels.audible(memoryview(mulaw.encode_float(tone(160, -0.02))))

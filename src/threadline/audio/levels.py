@@ -65,6 +65,19 @@ def speech_bounds(samples: Samples, rate: int, *, floor_db: float = -45.0) -> tu
     return int(loud[0]) * size, min(len(samples), (int(loud[-1]) + 1) * size)
 
 
+def shorten_pauses[Sound: (NDArray[np.int16], NDArray[np.float32])](
+    samples: Sound, rate: int, longest_ms: int, *, floor_db: float = -45.0
+) -> Sound:
+    """A copy in which no pause is longer; what is quieter than ``floor_db`` for 10 ms is one."""
+    size = max(1, round(rate * _WINDOW))
+    kept, quiet = [], 0
+    for number, level in enumerate(block_dbfs(samples, size)):
+        quiet = quiet + 1 if level <= floor_db else 0
+        if quiet * _WINDOW * 1e3 <= longest_ms:
+            kept.append(samples[number * size : (number + 1) * size])
+    return np.concatenate(kept) if kept else samples[:0].copy()
+
+
 def audible(codes: Buffer) -> bool:
     """Whether a mu-law frame carries something a person would hear, not noise or one click."""
     return len(bytes(codes).translate(None, _QUIET)) >= _LOUD_SAMPLES
