@@ -341,7 +341,7 @@ class Server:
 
     def _readiness(self) -> tuple[str, dict[str, object]]:
         """Why no call should be sent here, or nothing; and the facts of /readyz."""
-        problem = ""
+        problem = "" if self.watch.page else "nobody has looked at its threads yet"
         recogniser = self.asr.recogniser
         if recogniser is not None and not self.asr.ready:
             problem = recogniser.failed or "the recogniser is loading its model"

@@ -195,7 +195,7 @@ def house(
 ) -> Iterator[House]:
     """A server for the length of a test; its end is clean or the test fails.
 
-    `ready`: wait for the recogniser. With an `agent`, and a chain that names a model, the brain is
+    `ready`: wait until it is. With an `agent`, and a chain that names a model, the brain is
     what `threadline serve` makes of them.
     """
     config = config or quick()
@@ -218,7 +218,7 @@ def house(
         this = House(server, log)
         try:
             if ready:
-                until(lambda: server.asr.ready, "the recogniser is ready")
+                until(lambda: server.asr.ready and server.watch.page, "it is ready")
             yield this
         finally:
             close_lines()

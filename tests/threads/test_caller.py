@@ -296,9 +296,9 @@ def test_an_interruption_is_timed_from_the_onset_to_the_last_sample_heard() -> N
 def test_audio_that_stops_within_an_utterance_is_an_underrun() -> None:
     async def stutter(agent: Agent) -> None:
         await agent.starts()
-        await agent.say(tone(0.3))
-        await asyncio.sleep(0.2)
-        await agent.say(tone(0.3), mark="0")
+        await agent.say(tone(0.3), pace=0.0)  # at once: nobody can pace it badly
+        await asyncio.sleep(0.5)
+        await agent.say(tone(0.3), pace=0.0, mark="0")
         await agent.until_closed()
 
     with serving(stutter) as server:

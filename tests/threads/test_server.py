@@ -6,12 +6,13 @@ import json
 import os
 import re
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import until
+from helpers import DEADLINE, until
 from metrics_page import families
 from prometheus_client.parser import text_string_to_metric_families
 from serving import (
@@ -545,6 +546,19 @@ def test_metrics_can_be_read_by_prometheus(
         until(lambda: value("threadline_frame_lateness_seconds_count") == frames, "every frame")
         assert value("threadline_stage_stalled", stage="pacer") == 0
         families(get(this.address, "/metrics")[2].decode())  # keeps to the conventions
+
+
+def test_who_is_ready_has_a_metrics_page(models: ModelStore, tmp_path: Path) -> None:
+    with house(models, tmp_path) as this:
+        assert get(this.address, "/metrics")[0] == 200
+        watch = next(thread for thread in threading.enumerate() if thread.name == "watch")
+        this.server.watch.stop()
+        watch.join(DEADLINE)
+        assert not watch.is_alive()
+        this.server.watch.page = b""  # as before its first look
+        status, _, body = get(this.address, "/readyz")
+        assert (status, json.loads(body)["reason"]) == (503, "nobody has looked at its threads yet")
+        assert get(this.address, "/metrics")[0] == 503
 
 
 @pytest.mark.parametrize(
