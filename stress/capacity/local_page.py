@@ -89,5 +89,8 @@ def _draw(path: Path, results: Sequence[Result]) -> None:
             axes.set_xlabel("calls at once")
             axes.set_ylim(bottom=0)
             axes.grid(color="#e4e7eb")
-            axes.legend(frameon=False, loc="upper left")
+            axes.set_axisbelow(True)
+        response.legend(frameon=False, loc="upper left")
+        cpu.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 0.93))  # below the line
+        cpu.set_xlim(calls[0], calls[-1])
         figure.savefig(path, dpi=110)
