@@ -1,6 +1,6 @@
 """What it costs to divide the callers' sockets and the VAD among several threads, and what it buys.
 
-    python -m stress.bench.shards                100 seconds: 60 calls, one thread each, then two
+    python -m stress.bench.shards                100 seconds; writes docs/shards.md
     python -m stress.bench.shards --threads 4
 
 The same calls go through the whole cloud cascade (vendors.py) with one `io-calls` and one `vad`
@@ -17,6 +17,7 @@ than an even share.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -35,12 +36,13 @@ from threadline.threads.child_server import ChildServer, child_server, cpu_by_th
 from threadline.threads.shards import numbered
 
 from ..capacity.run import ANSWER, FLAGS, HEARD, LONGEST_SECONDS
-from ..compare.record import Lateness
+from ..compare.record import Lateness, machine
 from ..flags import command_line, count, told
 from .cascade import without_pauses
 from .phone import spoken, value, voice
 from .vendors import CASCADE, vendors
 
+DOCS = Path(__file__).parents[2] / "docs"
 LINE = "What are your opening hours?"
 DIVIDED = ("io-calls", "vad")
 SKEW = 0.3  # of an even share, up or down
@@ -115,6 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.print(table(sides))
     for sentence in sentences(sides[0], sides[-1]):
         console.print(sentence)
+    write(DOCS / "shards.md", sides, args.calls)
     lost = sum(run.lost for side in sides for run in side.runs)
     if lost or not sides[-1].even():
         console.print(f"[red]lost: {lost}; divided evenly: {sides[-1].even()}[/]")
@@ -169,25 +172,56 @@ def _measure(folder: Path, server: ChildServer, threads: int, calls: int, lines:
     )
 
 
-def table(sides: Sequence[Side]) -> Table:
+def rows(sides: Sequence[Side]) -> list[list[str]]:
     """What each thread spends."""
-    made = Table("% of a core a call", box=None, pad_edge=False)
-    for side in sides:
-        made.add_column(f"{side.threads} each", justify="right")
-    for stage in DIVIDED:
-        made.add_row(stage, *(" + ".join(f"{one:.3f}" for one in s.shares(stage)) for s in sides))
+    made = [
+        [stage, *(" + ".join(f"{one:.3f}" for one in side.shares(stage)) for side in sides)]
+        for stage in DIVIDED
+    ]
     others = {name: spent for side in sides for name, spent in side.undivided().items()}
     for name in sorted(others, key=lambda name: -others[name]):
         if others[name] >= SMALL:
-            made.add_row(name, *(f"{side.cpu(name):.3f}" for side in sides))
-    made.add_row("all", *(f"{mean(sum(r.cpu.values()) for r in s.runs):.3f}" for s in sides))
+            made.append([name, *(f"{side.cpu(name):.3f}" for side in sides)])
+    made.append(["all", *(f"{mean(sum(r.cpu.values()) for r in s.runs):.3f}" for s in sides)])
     for what, of in (
         ("frame lateness p50, ms", "frame_p50"),
         ("p99.9", "frame_p999"),
         ("of a bare timer beside it", "control_p999"),
     ):
-        made.add_row(what, *(f"{mean(getattr(run, of) for run in s.runs):.2f}" for s in sides))
+        made.append([what, *(f"{mean(getattr(run, of) for run in s.runs):.2f}" for s in sides)])
     return made
+
+
+def table(sides: Sequence[Side]) -> Table:
+    """For the terminal."""
+    made = Table("% of a core a call", box=None, pad_edge=False)
+    for side in sides:
+        made.add_column(f"{side.threads} each", justify="right")
+    for row in rows(sides):
+        made.add_row(*row)
+    return made
+
+
+def write(path: Path, sides: Sequence[Side], calls: int) -> None:
+    """For the docs."""
+    about = machine()
+    text = [
+        "# What several threads for sockets and VAD cost, and buy",
+        "",
+        f"Written by `./justw bench shards`. {calls} calls through the whole cascade, with one",
+        f"`io-calls` and one `vad` thread and with {sides[-1].threads} of each, in turn. Callers,",
+        f"vendors and server share {os.cpu_count()} cores; what is shown is CPU time. A thread has",
+        "at most one core, so the busiest one bounds the calls of a process on a machine that has",
+        "cores enough for all.",
+        f"{about['processor']}, Linux {about['kernel']}.",
+        "",
+        "| % of a core a call | " + " | ".join(f"{side.threads} each" for side in sides) + " |",
+        "| --- |" + " ---: |" * len(sides),
+        *("| " + " | ".join(row) + " |" for row in rows(sides)),
+        "",
+        *(f"- {sentence}" for sentence in sentences(sides[0], sides[-1])),
+    ]
+    path.write_text("\n".join(text) + "\n", "utf-8")
 
 
 def sentences(one: Side, several: Side) -> list[str]:

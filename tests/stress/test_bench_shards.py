@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
 
-from stress.bench.shards import Run, Side, sentences, table
+from stress.bench.shards import Run, Side, sentences, table, write
 
 ONE = Side(
     1,
@@ -47,3 +49,10 @@ def test_the_table_has_every_thread_that_counts() -> None:
     assert any(row.split() == ["io-vendors", "0.120", "0.125"] for row in rows)
     assert any(row.split()[-2:] == ["2.00", "0.00"] for row in rows), "the bare timer's"
     assert not any(row.startswith("log") for row in rows)
+
+
+def test_the_page_says_the_same(tmp_path: Path) -> None:
+    write(tmp_path / "shards.md", [ONE, TWO], 60)
+    page = (tmp_path / "shards.md").read_text()
+    assert "| io-calls | 0.250 | 0.130 + 0.120 |" in page
+    assert "- next bottleneck: io-vendors, which is not divided: full at 800 calls" in page
