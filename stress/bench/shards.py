@@ -212,7 +212,7 @@ def write(path: Path, sides: Sequence[Side], calls: int) -> None:
         f"`io-calls` and one `vad` thread and with {sides[-1].threads} of each, in turn. Callers,",
         f"vendors and server share {os.cpu_count()} cores; what is shown is CPU time. A thread has",
         "at most one core, so the busiest one bounds the calls of a process on a machine that has",
-        "cores enough for all.",
+        "cores enough for all. A call costs less the more there are, so the bounds are low.",
         f"{about['processor']}, Linux {about['kernel']}.",
         "",
         "| % of a core a call | " + " | ".join(f"{side.threads} each" for side in sides) + " |",

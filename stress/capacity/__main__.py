@@ -31,7 +31,7 @@ from ..bench.phone import voice
 from ..compare.record import BUILDS, NAMES, Build, machine
 from ..flags import command_line, count, told
 from . import clips, local_page, page
-from .run import Bench, Result
+from .run import ATTEMPTS, NOISY_MS, Bench, Result
 
 ROOT = Path(__file__).parents[2]
 STEPS = "1,50,100,150,200,250,300,350,400"
@@ -105,17 +105,24 @@ def _run(args: argparse.Namespace, folder: Path, console: Console) -> list[Resul
 def _rise(
     steps: Sequence[int], run: Callable[[int], Result], fatal: str, console: Console
 ) -> list[Result]:
-    """More and more calls, until the level has broken twice; with `fatal`, until that did."""
+    """More and more calls, until the level has broken twice; with `fatal`, until that did.
+
+    What broke while a bare timer was late as well says little of us: it is run again.
+    """
     results: list[Result] = []
     broken = 0
     for calls in steps:
-        result = run(calls)
+        for attempt in range(1, ATTEMPTS + 1):
+            result = run(calls)
+            problems = result.broken((results or [result])[0].response_p95)
+            noisy = problems and result.control_p999 > NOISY_MS
+            told = ", ".join(problems) + " (the machine is noisy)" * bool(noisy)
+            console.print(f"{NAMES[result.build]:<10} {page.line(result)}  {told}")
+            if not noisy or attempt == ATTEMPTS:
+                break
         results.append(result)
-        problems = result.broken(results[0].response_p95)
         broken += fatal in problems if fatal else bool(problems)
-        name = NAMES[result.build]
-        console.print(f"{name:<10} {page.line(result)}  {', '.join(problems)}")
-        if broken == 2:  # once may be the machine's other tenants
+        if broken == 2:
             break
     return results
 
