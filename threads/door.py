@@ -53,7 +53,7 @@ class Door:
         calls: of all threads; the k-th of them serves the slots k, k + threads, ...
         listener: where callers come in.
         readiness: why no call should be sent here, or ""; and the facts of /readyz.
-        metrics: the page of /metrics; nothing until there is one.
+        metrics: the page of /metrics; empty until `readiness` says yes.
         siblings: other processes that accept from this socket.
     """
 
@@ -152,10 +152,7 @@ class Door:
         if path == "/readyz":
             return self._ready()
         if path == "/metrics":
-            page = self._metrics()
-            if not page:
-                return 503, _TEXT, b"Nothing is measured yet: ask again in a second.\n"
-            return 200, CONTENT_TYPE, page
+            return 200, CONTENT_TYPE, self._metrics()
         if path == "/twiml":
             return self._twiml(method, target, headers, body)
         if path == STREAM_PATH:
