@@ -7,7 +7,6 @@ or for the second line: from its beginning (`request`), in the middle of it or o
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from threadline.wire.script import Barge, Clip
 from . import faults_texts as texts
 from .faults_list import CONNECT, CUT_IN, MIDDLE, Fault
 from .faults_vendors import Vendors, vendors
+from .until import until
 
 NAMES = ("one", "two", "three")
 ANSWER_SECONDS = 8.0
@@ -220,10 +220,7 @@ class Stage:
         return Server(config, verdict, parts, listen("127.0.0.1", 0))
 
     def _until_ready(self, server: Server) -> None:
-        end = time.monotonic() + 30.0
-        while not server.asr.ready:
-            assert time.monotonic() < end, "the local recogniser does not start"
-            time.sleep(0.05)
+        until(lambda: server.asr.ready, "the local recogniser starts", 30.0)
 
     def _call(self, case: Case, made: Vendors, server: Server) -> CallRecord:
         clips = tuple(Clip(name, self.speech, self.bounds) for name in NAMES)

@@ -21,7 +21,7 @@ def told[**P](main: Callable[P, int]) -> Callable[P, int]:
     """A command's `main`, whose ThreadlineError becomes one sentence on stderr and a status."""
 
     @functools.wraps(main)
-    def told(*args: P.args, **kwargs: P.kwargs) -> int:
+    def run(*args: P.args, **kwargs: P.kwargs) -> int:
         try:
             return main(*args, **kwargs)
         except ThreadlineError as error:
@@ -30,7 +30,7 @@ def told[**P](main: Callable[P, int]) -> Callable[P, int]:
         except KeyboardInterrupt:
             return _INTERRUPTED
 
-    return told
+    return run
 
 
 def count(text: str) -> int:

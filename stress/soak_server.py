@@ -99,7 +99,8 @@ def result(kind: str, at_once: int, looks: Looks, counts: Counter[str], log: Pat
         level, event = record["level"], record["event"]
         logged[f"{level} {event!r}" if level == "warning" else level] += 1
         if event in ALARMS:
-            print(line, file=sys.stderr)
+            if level != "info":
+                print(line, file=sys.stderr)
             alarms[f"{event}: {record['stage']}"] += 1
         elif level == "error":
             alarms[f"error: {event}"] += 1

@@ -13,7 +13,6 @@ ownership assertions.
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import queue
@@ -30,14 +29,16 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from threadline.errors import ThreadlineError
 from threadline.threads.calls import FRAME
 from threadline.threads.ring import MAX_CAPACITY, AudioRing, EventRing
 from threadline.threads.wake import Inbox, Outbox
 
-from ..flags import amount
+from ..flags import amount, command_line, told
 
 ALONE = 20_000
 ACROSS = 10_000
+STUCK_SECONDS = 30.0  # for all of them: a second is long
 TRIPS = 500
 
 EVENT = ("an event", 1)
@@ -177,20 +178,26 @@ def across(make: Callable[[], tuple[Push, Pop]]) -> float:
     """ns per item from one busy thread to another; who has to wait gives its core away."""
     push, pop = make()
     barrier = threading.Barrier(2)
+    end = time.monotonic() + STUCK_SECONDS
+
+    def give_way() -> None:
+        if time.monotonic() > end:
+            raise ThreadlineError("An item was lost on its way to the other thread: this is a bug.")
+        time.sleep(0)
 
     def produce() -> None:
         barrier.wait()
         for _ in range(ACROSS):
             while push() is False:
-                time.sleep(0)
+                give_way()
 
-    producer = threading.Thread(target=produce)
+    producer = threading.Thread(target=produce, daemon=True)
     producer.start()
     barrier.wait()
     begin = time.perf_counter_ns()
     for _ in range(ACROSS):
         while pop() is None:
-            time.sleep(0)
+            give_way()
     took = time.perf_counter_ns() - begin
     producer.join()
     return took / ACROSS
@@ -327,15 +334,17 @@ def setting() -> str:
     )
 
 
-def main() -> None:
+@told
+def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m stress.bench.ring", description=__doc__)
+    parser = command_line("bench ring", __doc__)
     parser.add_argument("--seconds", type=amount, default=10.0, help="about how long to measure")
     seconds = parser.parse_args().seconds
     console = Console()
     console.print(setting())
     console.print(report(measure(seconds)))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

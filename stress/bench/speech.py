@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -45,6 +44,7 @@ from threadline.threads.phone_line import CallPlan
 from threadline.threads.server import Server
 
 from ..flags import command_line, count, told
+from ..until import until
 from . import clips as prompts
 from .phone import clip
 
@@ -157,14 +157,12 @@ def _say(
 
 def _until_closed(log: Path, calls: Sequence[str]) -> None:
     """The log is written behind the calls: a turn comes before the record that closes its call."""
-    deadline = time.monotonic() + 10.0
-    while True:
+
+    def logged() -> bool:
         lines = [line for line in log.read_text().splitlines() if '"call closed"' in line]
-        if all(any(call in line for line in lines) for call in calls):
-            return
-        if time.monotonic() > deadline:
-            raise ThreadlineError("The server did not log the end of every call within 10 s.")
-        time.sleep(0.05)
+        return all(any(call in line for line in lines) for call in calls)
+
+    until(logged, "the server logs the end of every call", 10.0)
 
 
 def _noises() -> dict[str, bytes]:

@@ -15,7 +15,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from threadline.config import Talk
-from threadline.errors import ConfigError, ThreadlineError
+from threadline.errors import ConfigError
 from threadline.observe.callreport import judge, summary
 from threadline.threads.caller import place_calls
 from threadline.threads.child_server import ChildServer, child_server
@@ -34,6 +33,7 @@ from threadline.wire.script import Clip
 
 from ..compare.record import BUILDS, NAMES, Build, Lateness
 from ..flags import command_line, count, told
+from ..until import until
 from .burning import BURNERS
 from .phone import spoken, value, voice
 from .vendors import CASCADE, vendors
@@ -115,11 +115,12 @@ def _run(
 
 def _wait_until_busy(server: ChildServer, workers: int) -> None:
     """Until so many tools run: theirs must be the first. ThreadlineError when they do not."""
-    deadline = time.monotonic() + TOOLS_START_WITHIN
-    while (idle := value(server.metrics(), "threadline_workers_idle")) > Talk().workers - workers:
-        if time.monotonic() > deadline:
-            raise ThreadlineError(f"The burners' tools did not start: {idle:.0f} workers are idle.")
-        time.sleep(0.05)
+    left = Talk().workers - workers
+    until(
+        lambda: value(server.metrics(), "threadline_workers_idle") <= left,
+        "the burners' tools run",
+        TOOLS_START_WITHIN,
+    )
 
 
 def _plan(url: str, line: Clip, calls: int, lines: int) -> CallPlan:

@@ -112,13 +112,13 @@ def _rise(
     results: list[Result] = []
     broken = 0
     for calls in steps:
-        for attempt in range(1, ATTEMPTS + 1):
+        for _ in range(ATTEMPTS):
             result = run(calls)
             problems = result.broken((results or [result])[0].response_p95)
             noisy = problems and result.control_p999 > NOISY_MS
             told = ", ".join(problems) + " (the machine is noisy)" * bool(noisy)
             console.print(f"{NAMES[result.build]:<10} {page.line(result)}  {told}")
-            if not noisy or attempt == ATTEMPTS:
+            if not noisy:
                 break
         results.append(result)
         broken += fatal in problems if fatal else bool(problems)

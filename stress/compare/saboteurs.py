@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import random
 import re
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count, cycle
 from typing import Any
+
+from threadline.errors import Exit
 
 type Say = Callable[[int, str], object]
 """Writes a log record: its number and a text."""
@@ -164,6 +168,10 @@ def start(saboteurs: Sequence[Saboteur]) -> list[threading.Thread]:
 def _keep_on(saboteur: Saboteur) -> None:
     due = time.monotonic()
     while True:
-        saboteur.work()
+        try:
+            saboteur.work()
+        except BaseException:  # noqa: BLE001  # it ends the process, with its traceback
+            traceback.print_exc()
+            os._exit(Exit.CRASH)  # what goes on without it would be measured as sabotaged
         due = max(due + saboteur.period, time.monotonic())  # who is late skips, nobody catches up
         time.sleep(max(0.0, due - time.monotonic()))

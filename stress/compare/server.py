@@ -11,18 +11,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from dataclasses import dataclass, replace
 
 from threadline.cli_serve import add_parser, settings
 from threadline.dialog.brain import Answer
 from threadline.models.store import ModelStore
 from threadline.threads import gil, logs
-from threadline.threads.asr_process import WHISPER
+from threadline.threads.asr_process import START_SECONDS, WHISPER
 from threadline.threads.io_calls import listen
 from threadline.threads.server import Parts, Server
 
 from ..bench.tone_server import Humming, ToneVoice
+from ..until import until
 from . import saboteurs
 
 
@@ -67,8 +67,11 @@ def main() -> int:
     try:
         server.start()
         recogniser = server.asr.recogniser
-        while not (server.asr.ready or (recogniser and recogniser.failed)):
-            time.sleep(0.02)  # a start that is sabotaged is not what is measured
+        until(  # a start that is sabotaged is not what is measured
+            lambda: server.asr.ready or (recogniser and recogniser.failed),
+            "the recogniser is loaded",
+            START_SECONDS,
+        )
         # After the freeze: what an application allocates while calls run is scanned.
         names = [name for name in args.sabotage.split(",") if name]
         saboteurs.start(saboteurs.make(names, lambda n, text: flood.info(text, number=n)))

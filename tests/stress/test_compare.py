@@ -6,6 +6,7 @@ import gc
 import json
 import math
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -35,7 +36,7 @@ from stress.compare.record import (
 )
 from stress.compare.scenarios import PLACEMENTS, SABOTAGE, broken
 from threadline.audio import mulaw
-from threadline.errors import ConfigError
+from threadline.errors import ConfigError, Exit
 from threadline.models.store import ModelStore
 from threadline.observe.histogram import LATENESS_MS, Histogram
 from threadline.observe.prometheus import milliseconds, render
@@ -216,6 +217,19 @@ def test_every_table_has_a_cell_for_each_heading() -> None:
 
 
 # -- saboteurs ---------------------------------------------------------------------------------
+
+
+def test_a_saboteur_that_fails_ends_the_server() -> None:
+    """Else a calm run would be measured as a sabotaged one."""
+    script = (
+        "import time; from stress.compare.saboteurs import Saboteur, start;"
+        "start([Saboteur(0.1, lambda: 1 / 0)]); time.sleep(60)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], stderr=subprocess.PIPE, timeout=30, check=False
+    )
+    assert done.returncode == Exit.CRASH
+    assert b"ZeroDivisionError" in done.stderr
 
 
 def test_the_guard_finds_what_it_looks_for() -> None:
