@@ -29,6 +29,7 @@ from ..config import Llm
 from ..dialog.tools import ToolCall
 from ..observe.histogram import LATENCY_MS, Histogram
 from ..observe.prometheus import Sample, counter, gauge, milliseconds
+from ..talking.clauses import ClauseCutter
 from ..vendors import openai as codec
 from ..vendors.breaker import FAILURES, NEVER, Breaker
 from .logs import logger
@@ -48,9 +49,10 @@ KEEP_ALIVE_SECONDS = 120.0  # an idle connection: turns of one call are tens of 
 WARM_SECONDS = 25.0  # between two looks at it: many a proxy closes one that is idle for 60 s
 REWARM_SECONDS = 0.1  # after a cancel: a request on its heels must not find the free one warming
 BACKOFF_SECONDS = 0.5  # after a look that failed, doubled up to WARM_SECONDS
-EAGER_CHARACTERS = 60  # of an answer are passed on as they come: its first clause, at the longest
-PATIENT_SECONDS = 0.1  # and after that, at most so late: seconds of speech are under way
-WAITED = 0.1  # of that: what is read so soon after a pause had waited, and needs no other pause
+# An answer's first clause is passed on as it comes. What follows is read after a pause, and each
+# pause is twice as long as the one before: more and more speech is under way.
+FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.025, 0.1
+WAITED_SECONDS = 0.01  # what is read so soon after a pause had waited, and needs no other pause
 DRAIN_SECONDS = 0.25  # for what follows an answer, so that its connection can be used again
 STOP_SECONDS = 0.5
 GRAIN = 0.1  # of the token deadline: so exact is it, since moving a timer costs as much as a token
@@ -71,7 +73,6 @@ class _Request:
     began: int = field(default_factory=time.monotonic_ns)
     first_at: int = 0  # its first token came
     text: list[str] = field(default_factory=list)  # received, not yet published
-    told: int = 0  # characters of it that were published
     published: bool = False
     tools: tuple[ToolCall, ...] = ()
     task: asyncio.Task[None] | None = None
@@ -310,19 +311,24 @@ class Models:
         self.acquire.observe((trace.sent - request.began) / 1e6)
         if trace.connected:
             self.warm()  # it found none that was free: the next one shall
-        answer, look, awake = codec.Answer(codec.where(llm)), 0.0, 0.0
+        answer, look, awake, pause = codec.Answer(codec.where(llm)), 0.0, 0.0, 0.0
+        opening = ClauseCutter()  # only to see where the first clause ends
         async with aclosing(response.aiter_raw()) as body:
             async for data in body:
                 before = answer.size
-                self._received(request, answer.feed(data))
+                text = answer.feed(data)
+                self._received(request, text)
                 if answer.size > before and (at := now()) > look:
                     gap.reschedule(at + llm.token_seconds * (1 + GRAIN))
                     look = at + llm.token_seconds * GRAIN
                     request.first_at = request.first_at or time.monotonic_ns()
                 if answer.complete or answer.problem:
                     break
-                if request.told >= EAGER_CHARACTERS and now() - awake > WAITED * PATIENT_SECONDS:
-                    await asyncio.sleep(PATIENT_SECONDS)  # what comes meanwhile is one read
+                if not pause:
+                    pause = FIRST_PAUSE_SECONDS if text and opening.feed(text) else 0.0
+                if pause and now() - awake > WAITED_SECONDS:
+                    await asyncio.sleep(pause)  # what comes meanwhile is one read
+                    pause = min(2 * pause, LAST_PAUSE_SECONDS)
                     awake = now()
             else:
                 self._received(request, answer.finish())
@@ -349,7 +355,6 @@ class Models:
         if request.text and self._requests.get(order.slot) is request:
             text = "".join(request.text)
             request.text.clear()
-            request.told += len(text)
             request.published = True
             name = (order.slot, order.generation, order.epoch, order.ask)
             self._publish(ModelDelta(*name, text, request.first_at))

@@ -193,14 +193,15 @@ def test_tokens_of_one_read_leave_as_one_event(server: LlmServer) -> None:
 def test_tokens_after_the_first_clause_are_read_together(
     server: LlmServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vendor_llm, "PATIENT_SECONDS", 0.5)
-    seen = [threading.Event(), threading.Event()]
-    clause, later = "x" * vendor_llm.EAGER_CHARACTERS, [f"w{i} " for i in range(20)]
+    monkeypatch.setattr(vendor_llm, "FIRST_PAUSE_SECONDS", 0.5)
+    monkeypatch.setattr(vendor_llm, "LAST_PAUSE_SECONDS", 0.5)
+    opening, later = ["Two ", "of ", "them, "], [f"w{i} " for i in range(20)]
+    seen = [threading.Event() for _ in opening]
 
     def plan(exchange: Exchange) -> None:
         exchange.begin()
-        for text, event in zip((clause, "More. "), seen, strict=True):
-            exchange.send(chunk({"content": text}))
+        for word, event in zip(opening, seen, strict=True):
+            exchange.send(chunk({"content": word}))
             event.wait(DEADLINE)
         for word in later:
             exchange.send(chunk({"content": word}))
@@ -211,12 +212,11 @@ def test_tokens_after_the_first_clause_are_read_together(
     server.plans.append(plan)
     with desk(settings(server)) as at:
         at.ask(1)
-        until(lambda: at.text(1) == clause, "the first clause")
-        seen[0].set()
-        until(lambda: at.text(1) == clause + "More. ", "what follows it")
-        seen[1].set()
-        assert at.done(1) == clause + "More. " + "".join(later)
-        assert len(at.deltas(1)) < 6
+        for words, event in enumerate(seen, 1):
+            until(lambda words=words: len(at.deltas(1)) == words, "a word of the first clause")
+            event.set()
+        assert at.done(1) == "".join(opening + later)
+        assert len(at.deltas(1)) < len(opening) + 4
 
 
 def test_every_event_says_when_the_first_token_came(server: LlmServer) -> None:
