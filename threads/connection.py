@@ -243,11 +243,6 @@ class Leg(asyncio.Protocol):
             self._sounding = False
         self._io.to_reply.put(MarkReturned(call.slot, self.generation, name))
 
-    def has_news(self) -> bool:
-        """Is there anything to `pump`?"""
-        call = self.call
-        return call is not None and (call.due.depth() > 0 or call.epoch.at != self.epoch)
-
     def pump(self) -> None:
         """Send what is due, unless the caller has taken the floor.
 

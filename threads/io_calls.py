@@ -243,7 +243,8 @@ class IoCalls:
         for event in self.inbox.events():
             self._take(event)
         for leg in list(self._by_slot.values()):
-            if leg.has_news():
+            call = leg.call  # asked in place: a thousand times a second, of every leg
+            if call is not None and (call.due.depth() or call.epoch.at != leg.epoch):
                 self._on_leg = leg
                 leg.pump()
         self._on_leg = None
