@@ -9,8 +9,8 @@ from __future__ import annotations
 from ..audio.mulaw import RATE
 from .cartesia_speech import Piece
 
-AHEAD_SECONDS = 0.3  # of speech that the ear has not heard: until then nothing is held back
-HOLD_SECONDS = 0.1  # and after that, at most so long
+AHEAD_SECONDS = 0.4  # of speech that the ear has not heard: until then nothing is held back
+HOLD_SECONDS = 0.25  # and after that, at most so long
 
 
 class Pacing:
