@@ -43,7 +43,7 @@ from threadline.threads.child_server import ChildServer, child_server
 from .bench.phone import value, voice
 from .bench.vendors import CASCADE, vendors
 from .capacity import clips
-from .capacity.run import ANSWER, HEARD
+from .capacity.run import ANSWER, AS_IT_IS, HEARD
 from .flags import amount, command_line, count, told
 
 FRAMES_A_SECOND = 50
@@ -103,7 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the server")
     add("--keep", type=Path, metavar="FOLDER", help="leave the stacks there")
     args = parser.parse_args(argv)
-    console = Console(highlight=False)
+    # Elsewhere than on a terminal a table would be cut to 80 columns, figures first.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,7 +143,7 @@ def _run(folder: Path, args: argparse.Namespace) -> Told:
     flags = [part for one in args.set for part in ("--set", one)]
     with vendors(HEARD, ANSWER) as environ:
         command = [
-            *("env", *(f"{name}={text}" for name, text in environ.items())),
+            *(*AS_IT_IS, *(f"{name}={text}" for name, text in environ.items())),
             *(sys.executable, "-m", "stress.profile_server", str(folder), "serve", *CASCADE),
             *("--port", "0", "--max-calls", str(args.calls + 4), "--log-format", "json"),
             *("--set", "endpoint.mode=silence", "--set", "server.drain_seconds=0.1", *flags),

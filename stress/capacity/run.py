@@ -33,6 +33,9 @@ ANSWER = (
     "Sure, I can do that for you. We have a table by the window at seven, and another one in the"
     " garden at half past eight. Which of the two would you like to have?"
 )
+# What this shell says of the GIL, or of the processor that numpy's products are made for, is not
+# said to a server.
+AS_IT_IS = ("env", "-u", "PYTHON_GIL", "-u", "OPENBLAS_CORETYPE")
 LONGEST_SECONDS = 500.0
 NOISY_MS = 1.5  # of a bare timer's p99.9; with the machine to ourselves it has 0.2 to 0.9
 ATTEMPTS = 3  # of a load that broke the level while the machine was noisy
@@ -102,7 +105,7 @@ class Bench:
         lines = max(4, calls) * (FALLBACK_SHARE if build == "gil" else 1)
         with vendors(HEARD, ANSWER, wrap=self._beside) as environ:
             command = [
-                *("env", "-u", "PYTHON_GIL", *(f"{name}={text}" for name, text in environ.items())),
+                *(*AS_IT_IS, *(f"{name}={text}" for name, text in environ.items())),
                 *("taskset", "-c", self.server_cores, self.python[build], "-m", "threadline"),
                 *("serve", "--port", "0", "--max-calls", str(lines), *CASCADE, *FLAGS),
                 *("--set", "server.drain_seconds=0.1", *flags),
@@ -115,7 +118,7 @@ class Bench:
     def run_local(self, calls: int, flags: Sequence[str] = ()) -> Result:
         """Hold so many calls without any vendor."""
         command = [
-            *("env", "-u", "PYTHON_GIL", "taskset", "-c", self.server_cores),
+            *(*AS_IT_IS, "taskset", "-c", self.server_cores),
             *(self.python["free"], "-m", "stress.capacity.local", ANSWER),
             *("--port", "0", "--max-calls", str(max(4, calls)), *LOCAL_FLAGS, *FLAGS),
             *("--set", "server.drain_seconds=0.1", *flags),
