@@ -109,10 +109,11 @@ def test_no_python3_and_no_pip_are_said_in_one_line(machine: Machine) -> None:
     )
 
 
-def test_a_build_without_its_libraries_says_what_to_type(machine: Machine) -> None:
+@pytest.mark.parametrize("where", ["build", "optimised"])
+def test_a_build_without_its_libraries_says_what_to_type(machine: Machine, where: str) -> None:
     machine.program("cc", '#!/bin/sh\nread -r line; [ "$line" != "#include <ffi.h>" ]\n')
     machine.program("id", "#!/bin/sh\necho 1000\n")
-    status, output = machine.run("check", JUSTW_PYTHON="build")
+    status, output = machine.run("check", JUSTW_PYTHON=where)
     assert status == 1
     assert output.endswith("again:\n    sudo apt-get install libffi-dev\n")
 
@@ -143,3 +144,9 @@ def test_what_is_deployed_is_what_is_tested() -> None:
         for name in ("run", "dev")
     )
     assert run < dev
+
+
+def test_an_optimised_build_is_built_as_the_image_is() -> None:
+    dockerfile = (ROOT / "Dockerfile.nogil").read_text()
+    (flags,) = re.findall(r'^ARG PYTHON_OPTIMISED="(.+)"$', dockerfile, re.MULTILINE)
+    assert f"build_flags+=({flags})" in (ROOT / "justw").read_text()

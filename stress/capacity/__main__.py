@@ -4,6 +4,7 @@
     just capacity --calls 1,100,200      only these numbers
     just capacity --local                without vendors: Whisper, Piper and a scripted brain
     just capacity --page                 only write the page anew, from the runs of the last time
+    JUSTW_PYTHON=optimised ./justw capacity      on interpreters that are built as the image's is
 
 The number of calls rises until the service level breaks: response p95 within 100 ms of a single
 call's, p99.9 of frame lateness within 5 ms (or what a bare timer had beside it), no underrun

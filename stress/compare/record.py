@@ -120,7 +120,11 @@ class Setting:
 
 
 def machine() -> dict[str, str]:
-    """The processor and the kernel, as far as they are told."""
+    """The processor and the kernel, as far as they are told, and how this interpreter was built.
+
+    `justw` takes both builds of Python from the same place, built alike.
+    """
+    flags = str(sysconfig.get_config_var("CONFIG_ARGS") or "")
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text("utf-8", "replace").splitlines() if cpuinfo.exists() else []
     model = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "")
@@ -128,6 +132,7 @@ def machine() -> dict[str, str]:
         "processor": model or platform.processor() or platform.machine(),
         "cores": str(os.process_cpu_count()),
         "kernel": platform.release(),
+        "built": "with" if "--enable-optimizations" in flags else "without",
     }
 
 
