@@ -201,7 +201,7 @@ class Switchboard:
         self.door = Door(
             self.calls, config, listener, lambda: ("", {}), lambda: b"", threads=threads
         )
-        self.ios = io_threads(config, self.inboxes, self.to_reply, lambda slot: None, self.door)
+        self.ios = io_threads(config, self.inboxes, self.to_reply, lambda slots: None, self.door)
         for io in self.ios:
             io.defect = self.defects.append
         self.pacer = Pacer(self.calls, PacerConfig(prebuffer_ms=20), self._wakes)

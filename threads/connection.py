@@ -230,8 +230,7 @@ class Leg(asyncio.Protocol):
         for at in range(0, whole, FRAME):
             call.heard.push(self.generation, 0, 0, 0, now, audio[at : at + FRAME])
         self._rest = audio[whole:]
-        self._io.wake_vad(call.slot)
-        self._io.nap_soon()
+        self._io.audio_came(call.slot)
 
     def _mark(self, name: str) -> None:
         """A mark came back. One of an older epoch was flushed by our clear, or might have been."""

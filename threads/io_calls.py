@@ -74,7 +74,7 @@ class IoCalls:
 
     Args:
         inbox: the stage has its name.
-        wake_vad: wakes the thread that hears a slot.
+        wake_vad: wakes the threads that hear these slots.
         door: None when another thread has it.
         ports: the first one's to each of the others, in their order; another's to the first.
     """
@@ -84,7 +84,7 @@ class IoCalls:
         config: Server,
         inbox: Inbox,
         to_reply: Outbox[object],
-        wake_vad: Callable[[int], None],
+        wake_vad: Callable[[Iterable[int]], None],
         door: Door | None,
         ports: Sequence[Outbox[object]] = (),
     ) -> None:
@@ -101,7 +101,7 @@ class IoCalls:
         self._door = door
         self._ports = ports
         self._by_slot: dict[int, Leg] = {}
-        self._napping = False
+        self._unheard: list[int] = []  # slots
         self._wanted = select.poll()  # what ends a nap: frames are due, an epoch rose
         self._wanted.register(inbox.fileno(), select.POLLIN)
         self._server: asyncio.AbstractServer | None = None
@@ -249,16 +249,20 @@ class IoCalls:
                 leg.pump()
         self._on_leg = None
 
-    def nap_soon(self) -> None:
-        """Caller audio came. When there is much of it, let a little more come before the loop
-        turns again: vad takes it in batches anyway. A frame that falls due ends the nap."""
-        if not self._napping and len(self._by_slot) >= MANY_LEGS:
-            self._napping = True
-            self.loop.call_soon(self._nap)
+    def audio_came(self, slot: int) -> None:
+        """A caller's audio is in its ring: whoever hears it is woken once for all that is read in
+        this turn of the loop."""
+        if not self._unheard:
+            self.loop.call_soon(self._pass_on)
+        self._unheard.append(slot)
 
-    def _nap(self) -> None:
-        self._napping = False
-        self._wanted.poll(NAP_MS)  # nothing is read: the loop sees it as well
+    def _pass_on(self) -> None:
+        """When there are many callers, let a little more come before the loop turns again: vad
+        takes it in batches anyway. A frame that falls due ends the nap."""
+        slots, self._unheard = self._unheard, []
+        self.wake_vad(slots)
+        if len(self._by_slot) >= MANY_LEGS:
+            self._wanted.poll(NAP_MS)  # nothing is read: the loop sees it as well
 
     def _take(self, event: object) -> None:
         if isinstance(event, HangUp):
@@ -305,7 +309,7 @@ class IoCalls:
             log.warning("stream ended before its call began", reason=reason)
         self._by_slot.pop(call.slot, None)
         self._give_back(call)
-        self.wake_vad(call.slot)
+        self.wake_vad((call.slot,))
 
     def _give_back(self, call: Call) -> None:
         if self._door is not None:
@@ -344,7 +348,7 @@ def io_threads(
     config: Server,
     inboxes: Sequence[Inbox],
     reply: Inbox,
-    wake_vad: Callable[[int], None],
+    wake_vad: Callable[[Iterable[int]], None],
     door: Door,
 ) -> list[IoCalls]:
     """As many as there are inboxes; the first one has the door."""

@@ -7,7 +7,7 @@ and whoever has something for the stage finds the thread by the slot.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import override
 
 from .messages import Event
@@ -19,12 +19,13 @@ def numbered(name: str, count: int) -> list[str]:
     return [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]
 
 
-def waking(inboxes: Sequence[Inbox]) -> Callable[[int], None]:
-    """Wakes the thread that has a slot."""
+def waking(inboxes: Sequence[Inbox]) -> Callable[[Iterable[int]], None]:
+    """Wakes the threads that have these slots, each once."""
     wakes = [inbox.wake for inbox in inboxes]
 
-    def wake(slot: int) -> None:
-        wakes[slot % len(wakes)]()
+    def wake(slots: Iterable[int]) -> None:
+        for thread in {slot % len(wakes) for slot in slots}:
+            wakes[thread]()
 
     return wake
 

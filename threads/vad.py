@@ -98,7 +98,7 @@ class VadStage:
     """See the module. `step` is one wake-up: drain every call, judge, tell.
 
     `judged`: somebody judges each pause (threads/endpoint.py); without, every turn ends after the
-    same silence. `calls`: those that this thread hears; `wake_io` takes a slot.
+    same silence. `calls`: those that this thread hears; `wake_io` takes slots.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class VadStage:
         inbox: Inbox,
         to_asr: Outbox[object],
         to_reply: Outbox[object],
-        wake_io: Callable[[int], None],
+        wake_io: Callable[[Iterable[int]], None],
         judged: bool,
     ) -> None:
         self.name = inbox.name
@@ -265,7 +265,7 @@ class VadStage:
                 call.epoch.at += 1  # before hold is lifted: see calls.py
                 call.hold.at = 0
                 self.floors += 1
-                self._wake_io(call.slot)  # it sends the carrier's clear
+                self._wake_io((call.slot,))  # it sends the carrier's clear
                 self._to_reply.put(FloorTaken(call.slot, ear.generation, call.epoch.at, now))
             case Lapsed():
                 self.resumes += call.playing.at & call.hold.at

@@ -79,7 +79,7 @@ def first_words(code: Code, world: World, *, frames: int) -> Check:
     io = scene.io()
     first = scene.leg(io, generation=1)
     call.heard.push(1, 0, 0, 0, 0, b"\x01")
-    io.wake_vad(0)
+    io.wake_vad([0])
     scene.hand_over()
     stage = scene.vad(lambda: None)
     ear = stage._ears[0]
@@ -90,7 +90,7 @@ def first_words(code: Code, world: World, *, frames: int) -> Check:
         leg._start("second", ())
         for _ in range(frames):
             call.heard.push(leg.generation, 0, 0, 0, 0, b"\x03")
-            io.wake_vad(0)
+            io.wake_vad([0])
 
     def listen() -> None:
         while True:

@@ -98,7 +98,7 @@ class Scene:
             self.vad_box,
             to_asr,
             to_reply,
-            lambda slot: wake_io(),
+            lambda slots: wake_io(),
             False,
         )
         stage._ears[0].generation = self.call.generation.at
@@ -172,7 +172,7 @@ class Scene:
         io._ports = ()
         io.inbox = self.io_box
         io.to_reply = self.to_reply("io-calls")
-        io.wake_vad = lambda slot: self.vad_box.wake()
+        io.wake_vad = lambda slots: self.vad_box.wake()
         io.legs, io._by_slot = set(), {}
         io.lateness = SimpleNamespace(observe=lambda _: None)
         io.beat = io.frames = io.stale = io.clears = 0

@@ -83,7 +83,7 @@ def _here(bout: Bout) -> None:
     leaks, looks = brain.leaks, 0
     shared: dict[str, object] = {}
     (io,), door = server.ios, server.door
-    wake_vad, readiness = io.wake_vad, door._readiness
+    audio_came, readiness = io.audio_came, door._readiness
 
     def look() -> None:
         """In the callback of a socket."""
@@ -93,16 +93,16 @@ def _here(bout: Bout) -> None:
         if found != shared.setdefault("as it was", found):
             leaks.append(f"the sockets' context is {found}, and was {shared}")
 
-    def wake(slot: int) -> None:
-        if io._on_leg is not None and not io._on_leg.closed:  # else it is another callback
-            look()
-        wake_vad(slot)
+    def came(slot: int) -> None:
+        look()
+        audio_came(slot)
 
     def ready() -> tuple[str, dict[str, object]]:
         look()
         return readiness()
 
-    io.wake_vad, door._readiness = wake, ready
+    io.audio_came = came  # type: ignore[method-assign]  # looks, and does it
+    door._readiness = ready
     server.start()
     over = threading.Event()
 

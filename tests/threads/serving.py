@@ -255,7 +255,7 @@ class Alone(Records):
             siblings=siblings,
         )
         self.io = IoCalls(
-            config, self.inbox, self.reply.port("io-calls"), lambda slot: None, self.door
+            config, self.inbox, self.reply.port("io-calls"), lambda slots: None, self.door
         )
         self.io.defect = self.defects.append
         self.events: list[object] = []  # told to reply so far

@@ -76,8 +76,8 @@ def test_an_event_goes_to_the_thread_that_has_its_slot_and_wakes_that_one() -> N
         assert [inbox.wait(0) for inbox in made] == [False, True, True]
         told = [[event.slot for event in inbox.events()] for inbox in made]  # type: ignore[attr-defined]  # of an event about a call
         assert told == [[], [4, 1], [8]]
-        waking(made)(3)
-        assert [inbox.wait(0) for inbox in made] == [True, False, False]
+        waking(made)([3, 2, 0])
+        assert [inbox.wait(0) for inbox in made] == [True, False, True]
 
 
 def test_what_one_thread_has_no_room_for_waits_and_what_is_for_the_others_does_not() -> None:
@@ -269,7 +269,9 @@ def test_a_defect_in_one_io_calls_ends_its_call_and_no_other(
 
 def test_a_socket_on_its_way_to_a_thread_that_ends_is_closed() -> None:
     with inboxes("io-calls-2", "io-calls-1", "reply") as (inbox, first, reply):
-        io = IoCalls(Server(), inbox, reply.port("io"), lambda slot: None, None, [first.port("io")])
+        io = IoCalls(
+            Server(), inbox, reply.port("io"), lambda slots: None, None, [first.port("io")]
+        )
         io.begin()
         handed: Outbox[object] = inbox.port("io-calls-1")
         ours, theirs = socket.socketpair()

@@ -77,8 +77,8 @@ class Rig:
         self.fed = [bytearray() for _ in self.calls]
         self.at_wake = []  # (epoch, hold) of the call for which io-calls was woken
 
-    def _wake_io(self, slot):
-        self.at_wake.append((self.calls[slot].epoch.at, self.calls[slot].hold.at))
+    def _wake_io(self, slots):
+        self.at_wake += [(self.calls[slot].epoch.at, self.calls[slot].hold.at) for slot in slots]
 
     def close(self):
         for inbox in self.inboxes:
