@@ -37,7 +37,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from threadline.audio import mulaw, wav
-from threadline.errors import ConfigError, ThreadlineError
+from threadline.errors import ConfigError
 from threadline.threads.child_server import ChildServer, child_server
 
 from .bench.phone import value, voice
@@ -45,9 +45,11 @@ from .bench.vendors import CASCADE, vendors
 from .capacity import clips
 from .capacity.run import ANSWER, AS_IT_IS, HEARD
 from .flags import amount, command_line, count, told
+from .until import until
 
 FRAMES_A_SECOND = 50
 SETTLE_SECONDS = 10.0  # all calls begin in 8
+WRITE_SECONDS = 60.0  # for the stacks of all threads
 _FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$')
 _HEAD = "Stack (most recent call first):"
 _BENEATH = re.compile(r"/lib/python3\.\d+t?/threading\.py$|/threads/supervisor\.py$")
@@ -103,8 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the server")
     add("--keep", type=Path, metavar="FOLDER", help="leave the stacks there")
     args = parser.parse_args(argv)
-    # Elsewhere than on a terminal a table would be cut to 80 columns, figures first.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console = Console(highlight=False)
+    console.width = max(console.width, 120)  # a narrow table is cut, and its figures go first
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -162,11 +164,11 @@ def _run(folder: Path, args: argparse.Namespace) -> Told:
 
 
 def _sample(server: ChildServer, folder: Path, calls: int, seconds: float) -> Told:
-    deadline = time.monotonic() + 6 * SETTLE_SECONDS
-    while value(server.metrics(), "threadline_calls") < calls:
-        if time.monotonic() > deadline:
-            raise ThreadlineError(f"The {calls} calls did not all begin: try fewer of them.")
-        time.sleep(0.5)
+    until(
+        lambda: value(server.metrics(), "threadline_calls") >= calls,
+        f"all {calls} calls begin (try fewer of them)",
+        6 * SETTLE_SECONDS,
+    )
     time.sleep(2.0)  # a second call's modules, a pool's connections
     (folder / "told.json").unlink(missing_ok=True)  # of an earlier run
     before = _counts(server.metrics())
@@ -177,10 +179,9 @@ def _sample(server: ChildServer, folder: Path, calls: int, seconds: float) -> To
     time.sleep(seconds)
     os.kill(server.pid, signal.SIGUSR1)
     file = folder / "told.json"
-    while not file.exists():
-        if time.monotonic() > deadline + 2 * seconds:
-            raise ThreadlineError(f"The server took no samples: see {folder / 'server.log'}.")
-        time.sleep(0.1)
+    until(
+        file.exists, f"the server writes its samples (see {folder / 'server.log'})", WRITE_SECONDS
+    )
     told = json.loads(file.read_text("utf-8"))
     done = {name: after[name] - before[name] for name in COUNTED}
     return Told(calls, told["seconds"], told["cpu"], done)

@@ -32,7 +32,7 @@ from ..bench.phone import voice
 from ..compare.record import BUILDS, NAMES, Build, machine
 from ..flags import command_line, count, told
 from . import clips, local_page, page
-from .run import ATTEMPTS, NOISY_MS, Bench, Result
+from .run import ATTEMPTS, Bench, Result
 
 ROOT = Path(__file__).parents[2]
 STEPS = "1,50,100,150,200,250,300,350,400"
@@ -116,7 +116,7 @@ def _rise(
         for _ in range(ATTEMPTS):
             result = run(calls)
             problems = result.broken((results or [result])[0].response_p95)
-            noisy = problems and result.control_p999 > NOISY_MS
+            noisy = problems and result.noisy
             told = ", ".join(problems) + " (the machine is noisy)" * bool(noisy)
             console.print(f"{NAMES[result.build]:<10} {page.line(result)}  {told}")
             if not noisy:

@@ -35,7 +35,7 @@ def write(folder: Path, results: Sequence[Result], machine: Mapping[str, str]) -
         "All of the server, the process of its recogniser included, has one core; the voice's",
         "cache is off, since a model would not say the same twice. Callers think for up to four",
         "seconds before each line, so that they meet as chance has it.",
-        page.on(machine),
+        page.on(machine, results),
         "",
         "| calls per core with everything local | |",
         "| --- | ---: |",

@@ -25,7 +25,7 @@ from threadline.threads.server import FALLBACK_SHARE
 
 from ..bench.phone import value
 from ..bench.vendors import CASCADE, vendors
-from ..compare.record import Build, Lateness
+from ..compare.record import Build, Lateness, interpreter
 from ..whole import recognisers
 
 HEARD = "A table for four, please."
@@ -65,11 +65,17 @@ class Result:
     idle_mb: float = 0.0  # before the first
     messages: float = 0.0  # a second, both ways
     client_p999: float = 0.0
+    flags: str = ""  # that the interpreters were built with: `justw` has both built alike
 
     @property
     def cpu_percent(self) -> float:
         """% of a core that one call takes."""
         return sum(self.cpu.values())
+
+    @property
+    def noisy(self) -> bool:
+        """The machine did not let a bare timer run on time either."""
+        return self.control_p999 > NOISY_MS
 
     def broken(self, single: float) -> list[str]:
         """What of the service level was not kept; `single`: response p95 of one call."""
@@ -159,6 +165,7 @@ class Bench:
             idle_mb=idle,
             messages=told["messages"] / told["seconds"] * calls,
             client_p999=told["client_p999"],
+            flags=interpreter()["flags"],
         )
 
     def _place(

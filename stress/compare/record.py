@@ -120,11 +120,7 @@ class Setting:
 
 
 def machine() -> dict[str, str]:
-    """The processor and the kernel, as far as they are told, and how this interpreter was built.
-
-    `justw` takes both builds of Python from the same place, built alike.
-    """
-    flags = str(sysconfig.get_config_var("CONFIG_ARGS") or "")
+    """The processor and the kernel, as far as they are told."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text("utf-8", "replace").splitlines() if cpuinfo.exists() else []
     model = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "")
@@ -132,7 +128,6 @@ def machine() -> dict[str, str]:
         "processor": model or platform.processor() or platform.machine(),
         "cores": str(os.process_cpu_count()),
         "kernel": platform.release(),
-        "built": "with" if "--enable-optimizations" in flags else "without",
     }
 
 

@@ -11,7 +11,7 @@ from threadline.threads.phone_line import CallPlan
 from threadline.wire.script import Barge, Clip
 
 LINE, CUT = Clip("line", b"\x01" * 8_000, (100, 7_900)), Clip("cut", b"\x02" * 4_000, (0, 4_000))
-MACHINE = {"processor": "an engine", "kernel": "6", "built": "with"}
+MACHINE = {"processor": "an engine", "kernel": "6"}
 
 
 def result(calls, p95=500.0, **fields):

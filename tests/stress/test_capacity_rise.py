@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 from rich.console import Console
 
+from stress.capacity import page
 from stress.capacity.__main__ import _rise
 from stress.capacity.run import ATTEMPTS, NOISY_MS, Result
 
@@ -48,3 +49,10 @@ def test_what_broke_on_a_noisy_machine_is_run_again() -> None:
 def test_what_held_is_run_once(timer: float) -> None:
     runs = [result(1, timer=timer), result(20, timer=timer)]
     assert rise([1, 20], runs) == runs
+
+
+def test_what_held_beyond_a_load_that_broke_counts_only_if_that_one_met_noise() -> None:
+    noisy = result(20, 700, timer=NOISY_MS + 1)
+    assert page.held([result(1), noisy, result(30)], "free") == 30
+    assert page.held([result(1), result(20, 700), result(30)], "free") == 1
+    assert page.rows([result(1), noisy])[1][-1] == "slow answers (the machine was noisy)"

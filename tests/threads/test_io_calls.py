@@ -134,6 +134,18 @@ def test_a_call_is_told_open_and_closed_under_one_generation(io: Alone) -> None:
     assert not call.live
 
 
+def test_vad_is_woken_once_for_all_that_is_read_in_a_turn(
+    io: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    woken: list[list[int]] = []
+    monkeypatch.setattr(io.io, "wake_vad", lambda slots: woken.append(list(slots)))
+    io.io.loop.call_soon_threadsafe(lambda: [io.io.audio_came(slot) for slot in (0, 1, 0)])
+    until(lambda: woken, "a wake-up")
+    assert woken == [[0, 1, 0]]
+    io.io.loop.call_soon_threadsafe(io.io.audio_came, 2)
+    until(lambda: woken[1:] == [[2]], "the next turn's")
+
+
 def test_among_many_calls_audio_is_waited_for_until_a_frame_is_due(
     io: Alone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
